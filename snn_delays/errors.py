@@ -1,0 +1,55 @@
+"""The errors a user can cause, each one sentence: what, where, what was expected, what to do.
+
+The command line prints the sentence and exits with `exit_code`; it never shows a traceback.
+"""
+
+from __future__ import annotations
+
+
+class SnnDelaysError(ValueError):
+    """Bad input, said in one sentence.
+
+    Args:
+        subject: what is wrong, and where: an argument in backticks, a file, a field's path.
+        expected: what would have been right; completes "must be ...".
+        got: what was received instead; completes "got ...".
+        remedy: what to do about it, a sentence of its own.
+
+    With `subject` alone, the message is that sentence as it stands.
+    """
+
+    exit_code = 2
+
+    def __init__(self, subject: str, expected: str = "", got: object = "", remedy: str = "") -> None:
+        sentence = f"{subject} must be {expected}" if expected else subject
+        if got != "":
+            sentence += f"; got {got}"
+        if not sentence.endswith((".", "!", "?")):
+            sentence += "."
+        super().__init__(f"{sentence} {remedy}".strip())
+
+
+class ShapeError(SnnDelaysError):
+    """An array or tensor has the wrong shape or dtype."""
+
+
+class RecipeError(SnnDelaysError):
+    """A recipe has an unknown key, a wrong type or an impossible value."""
+
+
+class DataError(SnnDelaysError):
+    """A data file is missing, damaged or holds impossible values."""
+
+
+class NetworkFormatError(SnnDelaysError):
+    """A network.json does not follow the format; the message names the field's path."""
+
+
+class RunError(SnnDelaysError):
+    """A run folder is missing, incomplete, or in the way."""
+
+
+class TrainingError(SnnDelaysError):
+    """Training could not go on (a loss that is not finite, say): a fault of the run, not of input."""
+
+    exit_code = 1
