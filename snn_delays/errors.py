@@ -20,7 +20,9 @@ class SnnDelaysError(ValueError):
 
     exit_code = 2
 
-    def __init__(self, subject: str, expected: str = "", got: object = "", remedy: str = "") -> None:
+    def __init__(
+        self, subject: str, expected: str = "", got: object = "", remedy: str = ""
+    ) -> None:
         sentence = f"{subject} must be {expected}" if expected else subject
         if got != "":
             sentence += f"; got {got}"
@@ -50,6 +52,6 @@ class RunError(SnnDelaysError):
 
 
 class TrainingError(SnnDelaysError):
-    """Training could not go on (a loss that is not finite, say): a fault of the run, not of input."""
+    """Training could not go on: a fault of the run (a loss that is not finite), not of input."""
 
     exit_code = 1

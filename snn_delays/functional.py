@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from snn_delays.errors import ShapeError, SnnDelaysError
+from snn_delays.gemm import fast_matmul
 
 Method = Literal["auto", "direct", "dft"]
 
@@ -45,9 +46,7 @@ def delay_kernel(weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int) -
     return _DelayKernel.apply(weight, delay, sigma, max_delay)
 
 
-def _normalised_gaussian(
-    delay: Tensor, sigma: Tensor, max_delay: int
-) -> tuple[Tensor, Tensor]:
+def _normalised_gaussian(delay: Tensor, sigma: Tensor, max_delay: int) -> tuple[Tensor, Tensor]:
     """The bump `[D + 1, ...]` of each delay and the distances `tau - delay`, of the same shape."""
     taps = torch.arange(max_delay + 1, dtype=delay.dtype, device=delay.device)
     distance = taps.view(-1, *[1] * delay.dim()) - delay
@@ -179,23 +178,25 @@ class _BilinearConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
         a, b, z = _dft_matrices(x.shape[0], kernel.shape[0], x.dtype, x.device)
-        x_hat = torch.tensordot(a, x, 1)  # [rank, N, in]
-        kernel_hat = torch.tensordot(b, kernel, 1)  # [rank, out, in]
-        ctx.save_for_backward(x_hat, kernel_hat)
         ctx.sizes = (x.shape[0], kernel.shape[0])
-        return torch.tensordot(z, x_hat @ kernel_hat.mT, 1)
+        with fast_matmul(x):
+            x_hat = torch.tensordot(a, x, 1)  # [rank, N, in]
+            kernel_hat = torch.tensordot(b, kernel, 1)  # [rank, out, in]
+            ctx.save_for_backward(x_hat, kernel_hat)
+            return torch.tensordot(z, x_hat @ kernel_hat.mT, 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = gradients
         x_hat, kernel_hat = ctx.saved_tensors
         a, b, z = _dft_matrices(*ctx.sizes, grad.dtype, grad.device)
-        grad_hat = torch.tensordot(z.T, grad, 1)  # [rank, N, out]
         grad_x = grad_kernel = None
-        if ctx.needs_input_grad[0]:
-            grad_x = torch.tensordot(a.T, grad_hat @ kernel_hat, 1)
-        if ctx.needs_input_grad[1]:
-            grad_kernel = torch.tensordot(b.T, grad_hat.mT @ x_hat, 1)
+        with fast_matmul(grad):
+            grad_hat = torch.tensordot(z.T, grad, 1)  # [rank, N, out]
+            if ctx.needs_input_grad[0]:
+                grad_x = torch.tensordot(a.T, grad_hat @ kernel_hat, 1)
+            if ctx.needs_input_grad[1]:
+                grad_kernel = torch.tensordot(b.T, grad_hat.mT @ x_hat, 1)
         return grad_x, grad_kernel
 
 
@@ -231,6 +232,4 @@ def _check_synapses(weight: Tensor, delay: Tensor) -> None:
     if weight.dim() != 3:
         raise ShapeError("`weight`", "[out, in, kernel_count]", list(weight.shape))
     if delay.shape != weight.shape:
-        raise ShapeError(
-            "`delay`", f"shaped like `weight` {list(weight.shape)}", list(delay.shape)
-        )
+        raise ShapeError("`delay`", f"shaped like `weight` {list(weight.shape)}", list(delay.shape))

@@ -1,0 +1,195 @@
+"""Recipes: everything a run depends on, in one validated schema.
+
+A recipe is a flat TOML file. Built-in ones lie in `snn_delays/recipes`; `--set key=value` overrides
+any field, and the resolved recipe is stored with each run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from snn_delays.errors import RecipeError
+
+Dataset = Literal["synthetic", "shd", "ssc", "gsc"]
+Protocol = Literal["valid", "last", "paper"]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Recipe(BaseModel):
+    """One training run, fully specified. Times are in steps unless the name ends in `_ms`.
+
+    Defaults are the published SHD values (Hammouamri et al., ICLR 2024, arXiv:2306.17670).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str = Field("shd", description="what the recipe is called")
+    seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, delays, order and dropout")
+
+    # Data
+    dataset: Dataset = Field("shd", description="which data to train on")
+    dt_ms: float = Field(10.0, gt=0, le=1000, description="length of a step in milliseconds")
+    steps: int = Field(100, ge=1, le=10_000, description="time steps of a clip; later events drop")
+    channel_bin: Positive = Field(5, description="neighbouring input channels summed into one")
+    valid_speakers: tuple[int, ...] = Field((9, 11), description="held out of train for valid")
+    protocol: Protocol = Field("valid", description="which data chooses the epoch")
+
+    # Network
+    hidden: tuple[Positive, ...] = Field((256, 256), min_length=1, description="layer widths")
+    delays: Literal["learned", "fixed", "none"] = Field("learned", description="the arm")
+    max_delay: int = Field(24, ge=0, le=4096, description="largest delay, inclusive")
+    kernel_count: int = Field(1, ge=1, le=64, description="delayed contacts per pair of neurons")
+    tail_steps: int = Field(24, ge=0, le=10_000, description="zeros after the input, every arm")
+    bias: bool = Field(False, description="a bias in every delay layer")
+    tau: float = Field(1.005, gt=1, description="membrane time constant")
+    learn_tau: bool = Field(False, description="learn one time constant per hidden layer")
+    v_threshold: float = Field(1.0, gt=0, description="firing threshold")
+    v_reset: float = Field(0.0, description="potential after a spike (hard reset)")
+    reset: Literal["hard", "soft"] = Field("hard", description="soft subtracts the threshold")
+    decay_input: bool = Field(False, description="divide the input current by tau")
+    detach_reset: bool = Field(True, description="no gradient through the reset")
+    surrogate: Literal["atan", "sigmoid", "soft_sign", "erf", "piecewise_quadratic"] = Field(
+        "atan", description="shape of the surrogate gradient"
+    )
+    surrogate_alpha: float = Field(5.0, gt=0, description="its steepness")
+    dropout: float = Field(0.4, ge=0, lt=1, description="share of hidden neurons silenced per clip")
+    readout: Literal["softmax_sum", "max", "mean", "last"] = Field(
+        "softmax_sum", description="how potentials become class scores"
+    )
+    readout_tau: float | None = Field(None, gt=1, description="tau of the readout; as `tau`")
+
+    # Training
+    epochs: Positive = Field(150, description="passes over the training data")
+    batch_size: Positive = Field(256, description="clips per step")
+    optimizer: Literal["adam", "adamw"] = Field("adam", description="for weights and delays")
+    weight_lr: float = Field(5e-3, gt=0, description="peak rate of the weights (one cycle)")
+    weight_decay: float = Field(1e-5, ge=0, description="on weights; not on norms or delays")
+    delay_lr: float = Field(0.1, ge=0, description="initial rate of the delays (cosine to 0)")
+    sigma_start: float = Field(12.27, gt=0, description="first width of the delay kernels")
+    sigma_floor: float = Field(0.5, gt=0, description="last width of the delay kernels")
+    sigma_share: float = Field(0.25, ge=0, le=1, description="share of epochs sigma shrinks over")
+    clip_norm: float | None = Field(None, gt=0, description="largest gradient norm, if clipped")
+    amp: bool = Field(False, description="bfloat16 autocast on CUDA")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.sigma_floor > self.sigma_start:
+            raise ValueError(
+                f"sigma_floor must be at most sigma_start; got {self.sigma_floor} > "
+                f"{self.sigma_start}"
+            )
+        if self.reset == "hard" and self.v_reset >= self.v_threshold:
+            raise ValueError(
+                f"v_reset must be below v_threshold; got {self.v_reset} >= {self.v_threshold}"
+            )
+        if self.max_delay >= self.steps + self.tail_steps:
+            raise ValueError(
+                f"max_delay must be less than steps + tail_steps = {self.steps + self.tail_steps}; "
+                f"got {self.max_delay}"
+            )
+        return self
+
+    def to_toml(self) -> str:
+        """The resolved recipe as TOML, one `key = value` a line; fields that are None are left out."""
+        lines = [f"# snn-delays recipe {self.name!r}: every field, as it was run"]
+        for key, value in self.model_dump(mode="json").items():
+            if value is not None:
+                lines.append(f"{key} = {json.dumps(value)}")
+        return "\n".join(lines) + "\n"
+
+
+def recipe_names() -> list[str]:
+    """Names of the built-in recipes."""
+    folder = resources.files("snn_delays") / "recipes"
+    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe by its built-in name or its path, and apply overrides.
+
+    Raises:
+        RecipeError: the recipe is not found, is not TOML, or has an unknown key or a bad value.
+    """
+    path = Path(source)
+    if path.suffix == ".toml":
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise RecipeError(f"Recipe file {path} cannot be read: {reason}") from error
+    elif str(source) in recipe_names():
+        text = (resources.files("snn_delays") / "recipes" / f"{source}.toml").read_text("utf-8")
+    else:
+        legal = f"one of {', '.join(recipe_names())}, or a path that ends in .toml"
+        raise RecipeError("The recipe", legal, repr(str(source)))
+    try:
+        fields = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"Recipe {source} is not valid TOML: {error}") from error
+    return make_recipe({**fields, **(overrides or {})}, f"recipe {source}")
+
+
+def make_recipe(fields: Mapping[str, Any], where: str = "the recipe") -> Recipe:
+    """Validate plain fields; `where` names them in messages.
+
+    Raises:
+        RecipeError: naming the first bad field, what was expected and what was got.
+    """
+    for key in fields:
+        _check_key(key, where)
+    try:
+        return Recipe(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise RecipeError(f"In {where}, {message}") from None
+        key = ".".join(str(part) for part in first["loc"])
+        message = message[0].lower() + message[1:]
+        raise RecipeError(f"In {where}, `{key}`: {message}; got {first['input']!r}") from None
+
+
+def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
+    """Turn `key=value` words into fields; values are TOML, bare words are strings.
+
+    `hidden=128` and `hidden=128,64` both work for a field that holds several numbers.
+    """
+    overrides: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise RecipeError("--set", "key=value, for example --set epochs=20", repr(pair))
+        _check_key(key, "--set")
+        overrides[key] = _parse_value(key, text.strip())
+    return overrides
+
+
+def _check_key(key: str, where: str) -> None:
+    if key in Recipe.model_fields:
+        return
+    near = difflib.get_close_matches(key, Recipe.model_fields, n=1)
+    hint = f"Did you mean `{near[0]}`? " if near else ""
+    legal = ", ".join(Recipe.model_fields)
+    raise RecipeError(f"In {where}, `{key}` is not a field. {hint}Fields: {legal}")
+
+
+def _parse_value(key: str, text: str) -> Any:
+    default = Recipe.model_fields[key].default
+    many = isinstance(default, tuple)
+    if text.lower() == "none" and default is None:
+        return None
+    if many and not text.startswith("["):
+        text = f"[{text}]"
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,206 @@
+"""`DelaySNN`: hidden blocks of delayed synapses and LIF neurons, and a leaky readout.
+
+All sizes are arguments; nothing here knows about data or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from snn_delays import neurons
+from snn_delays.errors import ShapeError, SnnDelaysError
+from snn_delays.nn import DelayLinear, DelayMode
+
+Readout = Literal["softmax_sum", "max", "mean", "last"]
+
+
+class Simulation(NamedTuple):
+    """What a network did on one batch.
+
+    Attributes:
+        scores: ``[N, classes]``; the answer is the largest.
+        potentials: the readout's membrane potentials, ``[T + tail_steps, N, classes]``.
+        spikes: one tensor of zeros and ones per hidden layer, ``[T + tail_steps, N, width]``.
+    """
+
+    scores: Tensor
+    potentials: Tensor
+    spikes: list[Tensor]
+
+
+class DelayBlock(nn.Module):
+    """One hidden layer: delayed synapses, batch norm, LIF neurons."""
+
+    def __init__(self, synapses: DelayLinear, neuron: nn.Module) -> None:
+        super().__init__()
+        self.synapses = synapses
+        self.norm = nn.BatchNorm1d(synapses.out_features)
+        self.neuron = neuron
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, N, C_in] -> [T, N, C_out]``, spikes."""
+        current = self.synapses(x)
+        return self.neuron(self.norm(current.flatten(0, 1)).view_as(current))
+
+
+class DelaySNN(nn.Module):
+    """A feed-forward spiking network with a delay on every synapse.
+
+    Hidden blocks `DelayLinear` → batch norm → LIF → dropout, then a `DelayLinear` into a leaky
+    integrator whose potentials are turned into class scores.
+
+    Args:
+        in_features: input channels ``C``.
+        hidden: width of each hidden layer.
+        classes: number of classes.
+        max_delay: largest delay in steps, inclusive.
+        tail_steps: zeros added after the input, so that late spikes still reach the readout.
+        kernel_count: delayed contacts per pair of neurons.
+        delays: `learned`, `fixed` or `none` (see `DelayLinear`).
+        bias: a learnable bias in every delay layer (batch norm has its own).
+        tau, v_threshold, v_reset, decay_input, learn_tau, surrogate, surrogate_alpha,
+            detach_reset: see `neurons.lif`; the readout shares `decay_input`.
+        readout_tau: the readout's time constant in steps; `tau` when None.
+        dropout: probability to silence a hidden neuron for a whole clip, in training.
+        readout: `softmax_sum`, `max`, `mean` or `last` (see `class_scores`).
+        sigma: initial width of the delay kernels, in steps.
+
+    Shape:
+        ``[T, N, C] -> [N, classes]``.
+    Source:
+        Hammouamri, Khalfaoui-Hassani, Masquelier, ICLR 2024 (arXiv:2306.17670).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden: Sequence[int],
+        classes: int,
+        *,
+        max_delay: int,
+        tail_steps: int = 0,
+        kernel_count: int = 1,
+        delays: DelayMode = "learned",
+        bias: bool = False,
+        tau: float = 1.005,
+        v_threshold: float = 1.0,
+        v_reset: float | None = 0.0,
+        decay_input: bool = False,
+        learn_tau: bool = False,
+        surrogate: str = "atan",
+        surrogate_alpha: float = 5.0,
+        detach_reset: bool = True,
+        readout_tau: float | None = None,
+        dropout: float = 0.0,
+        readout: Readout = "softmax_sum",
+        sigma: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if readout not in get_args(Readout):
+            raise SnnDelaysError("`readout`", f"one of {get_args(Readout)}", repr(readout))
+        if not hidden:
+            raise SnnDelaysError("`hidden`", "at least one layer width", list(hidden))
+
+        def synapses(inputs: int, outputs: int) -> DelayLinear:
+            return DelayLinear(
+                inputs,
+                outputs,
+                max_delay=max_delay,
+                kernel_count=kernel_count,
+                bias=bias,
+                delays=delays,
+                sigma=sigma,
+            )
+
+        def neuron() -> nn.Module:
+            return neurons.lif(
+                tau=tau,
+                v_threshold=v_threshold,
+                v_reset=v_reset,
+                decay_input=decay_input,
+                learn_tau=learn_tau,
+                surrogate_name=surrogate,
+                surrogate_alpha=surrogate_alpha,
+                detach_reset=detach_reset,
+            )
+
+        widths = [in_features, *hidden]
+        self.blocks = nn.ModuleList(
+            DelayBlock(synapses(*pair), neuron()) for pair in zip(widths, hidden, strict=False)
+        )
+        self.readout = synapses(widths[-1], classes)
+        self.integrator = neurons.LeakyIntegrator(
+            tau if readout_tau is None else readout_tau, decay_input
+        )
+        self.in_features = in_features
+        self.tail_steps = tail_steps
+        self.dropout = dropout
+        self.score_kind: Readout = readout
+
+    def simulate(self, x: Tensor, mask: Tensor | None = None) -> Simulation:
+        """Run a batch from rest.
+
+        Args:
+            x: ``[T, N, C]``, spike counts or analog frames.
+            mask: ``[T + tail_steps]`` or ``[T + tail_steps, N]``, True at the steps that count for
+                the scores; every step when None.
+        """
+        if x.dim() != 3 or x.shape[2] != self.in_features or 0 in x.shape:
+            remedy = "Add a batch axis: x.unsqueeze(1)." if x.dim() == 2 else ""
+            expected = f"[T, N, C={self.in_features}] with at least one step and one clip"
+            raise ShapeError("`x`", expected, list(x.shape), remedy)
+        neurons.reset(self)
+        signal = F.pad(x, (0, 0, 0, 0, 0, self.tail_steps))
+        spikes = []
+        for block in self.blocks:
+            signal = block(signal)
+            spikes.append(signal)
+            signal = self._drop(signal)
+        potentials = self.integrator(self.readout(signal))
+        neurons.reset(self)  # a finished run keeps no state and no graph alive
+        return Simulation(class_scores(potentials, self.score_kind, mask), potentials, spikes)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Class scores ``[N, classes]`` of a batch ``[T, N, C]``."""
+        return self.simulate(x, mask).scores
+
+    def _drop(self, spikes: Tensor) -> Tensor:
+        """Dropout with one mask per clip: a silenced neuron stays silent over time."""
+        if not self.training or self.dropout == 0.0:
+            return spikes
+        return spikes * F.dropout(torch.ones_like(spikes[:1]), self.dropout)
+
+
+def class_scores(potentials: Tensor, kind: Readout, mask: Tensor | None = None) -> Tensor:
+    """Scores of the classes from the readout's potentials over time.
+
+    `softmax_sum`: the sum over time of the softmax over classes, as published; `max`: the largest
+    potential; `mean`: the mean potential; `last`: the potential at the last step.
+
+    Args:
+        potentials: ``[T, N, classes]``.
+        kind: see above.
+        mask: ``[T]`` or ``[T, N]``, True at the steps that count; every clip needs at least one.
+    Returns:
+        ``[N, classes]``.
+    """
+    steps, batch, _ = potentials.shape
+    if mask is None:
+        mask = potentials.new_ones(steps, 1, dtype=torch.bool)
+    elif mask.shape not in ((steps,), (steps, batch)) or not mask.any(0).all():
+        expected = f"[T={steps}] or [T={steps}, N={batch}] with a True step for every clip"
+        raise ShapeError("`mask`", expected, list(mask.shape))
+    keep = mask.bool().reshape(steps, -1, 1)
+    if kind == "softmax_sum":
+        return (potentials.softmax(-1) * keep).sum(0)
+    if kind == "max":
+        return potentials.masked_fill(~keep, float("-inf")).amax(0)
+    if kind == "mean":
+        return (potentials * keep).sum(0) / keep.sum(0)
+    last = steps - 1 - keep.flip(0).int().argmax(0)  # [1 or N, 1]
+    return potentials.gather(0, last.expand(batch, potentials.shape[2])[None])[0]

@@ -1,0 +1,124 @@
+"""Neurons: SpikingJelly's LIF, made from plain settings, and the leaky integrator of the readout.
+
+The only module that imports SpikingJelly. Time constants are in steps; layout `[T, N, C]`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from spikingjelly.activation_based import functional as sj_functional
+from spikingjelly.activation_based import neuron as sj_neuron
+from spikingjelly.activation_based import surrogate as sj_surrogate
+from torch import Tensor, nn
+
+from snn_delays.errors import SnnDelaysError
+
+_SURROGATES = {
+    "atan": sj_surrogate.ATan,
+    "sigmoid": sj_surrogate.Sigmoid,
+    "soft_sign": sj_surrogate.SoftSign,
+    "erf": sj_surrogate.Erf,
+    "piecewise_quadratic": sj_surrogate.PiecewiseQuadratic,
+}
+SURROGATES = tuple(_SURROGATES)
+"""Names of the surrogate gradients, each with one steepness `alpha`."""
+
+
+def surrogate(name: str, alpha: float) -> nn.Module:
+    """SpikingJelly's surrogate gradient of that name and steepness."""
+    if name not in _SURROGATES:
+        raise SnnDelaysError("`surrogate`", f"one of {', '.join(SURROGATES)}", repr(name))
+    return _SURROGATES[name](alpha=alpha)
+
+
+def lif(
+    *,
+    tau: float,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    decay_input: bool = False,
+    learn_tau: bool = False,
+    surrogate_name: str = "atan",
+    surrogate_alpha: float = 5.0,
+    detach_reset: bool = True,
+) -> nn.Module:
+    r"""Leaky integrate-and-fire neurons over a whole sequence, ``[T, N, C] -> [T, N, C]``.
+
+    .. math:: H[t] = V[t-1] - (V[t-1] - V_{reset}) / \tau + X[t],\quad S[t] = (H[t] \ge V_{th})
+
+    With `decay_input`, ``X`` is divided by ``tau`` too.
+
+    Args:
+        tau: membrane time constant in steps, above 1.
+        v_reset: the potential after a spike (hard reset); None subtracts `v_threshold` (soft).
+        learn_tau: one learnable time constant for the layer (SpikingJelly's parametric LIF).
+        surrogate_name: one of `SURROGATES`.
+        surrogate_alpha: its steepness.
+        detach_reset: no gradient through the reset.
+    Source:
+        SpikingJelly 2 `LIFNode`, `ParametricLIFNode` (Fang et al. 2021, arXiv:2007.05785).
+    """
+    if not tau > 1.0:
+        raise SnnDelaysError("`tau`", "a number of steps above 1", tau)
+    shared = {
+        "decay_input": decay_input,
+        "v_threshold": float(v_threshold),
+        "v_reset": None if v_reset is None else float(v_reset),
+        "surrogate_function": surrogate(surrogate_name, surrogate_alpha),
+        "detach_reset": detach_reset,
+        "step_mode": "m",
+    }
+    if learn_tau:
+        return sj_neuron.ParametricLIFNode(init_tau=float(tau), **shared)
+    return sj_neuron.LIFNode(tau=float(tau), **shared)
+
+
+def lif_settings(node: Any) -> dict[str, float | bool | None]:
+    """The constants of a neuron made by `lif`: `tau`, `v_threshold`, `v_reset`, `decay_input`."""
+    if isinstance(node, sj_neuron.ParametricLIFNode):
+        tau = float(1.0 / node.w.detach().double().sigmoid())
+    else:
+        tau = float(node.tau)
+    return {
+        "tau": tau,
+        "v_threshold": float(node.v_threshold),
+        "v_reset": None if node.v_reset is None else float(node.v_reset),
+        "decay_input": bool(node.decay_input),
+    }
+
+
+def reset(net: nn.Module) -> None:
+    """Put every neuron of the network back to its resting state; call it before each sequence."""
+    sj_functional.reset_net(net)
+
+
+class LeakyIntegrator(nn.Module):
+    r"""The readout's membrane: a LIF without threshold or reset, ``[T, N, C] -> [T, N, C]``.
+
+    .. math:: V[t] = (1 - 1/\tau)\, V[t-1] + X[t], \qquad V[-1] = 0
+
+    With `decay_input`, ``X`` is divided by ``tau`` too. Computed as one product with the
+    lower-triangular matrix of the powers of ``1 - 1/tau``.
+    """
+
+    def __init__(self, tau: float, decay_input: bool = False) -> None:
+        super().__init__()
+        if not tau > 1.0:
+            raise SnnDelaysError("`tau`", "a number of steps above 1", tau)
+        self.tau = float(tau)
+        self.decay_input = decay_input
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, N, C] -> [T, N, C]``, the membrane potential of every step."""
+        steps = torch.arange(x.shape[0], dtype=torch.float64, device=x.device)
+        age = steps[:, None] - steps[None, :]
+        response = (1.0 - 1.0 / self.tau) ** age.clamp(min=0.0) * (age >= 0)
+        response = response.where(response > 1e-30, 0.0)  # keeps float32 free of denormals
+        if self.decay_input:
+            response = response / self.tau
+        return torch.tensordot(response.to(x.dtype), x, 1)
+
+    def extra_repr(self) -> str:
+        return f"tau={self.tau}, decay_input={self.decay_input}"

@@ -1,0 +1,208 @@
+"""Layers with delays: `DelayLinear`, its rounded copy, and a report of what its delays did.
+
+Delays are real numbers while they are learned and whole numbers in a rounded network.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from snn_delays.errors import ShapeError, SnnDelaysError
+from snn_delays.functional import delay_kernel, delayed_linear, one_hot_kernel, round_delay
+
+DelayMode = Literal["learned", "fixed", "none"]
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+class DelayLinear(nn.Module):
+    r"""Linear map in which every synapse has its own delay.
+
+    .. math:: y_o[t] = b_o
+              + \sum_{i,k} w_{oik} \sum_{\tau=0}^{D} g(\tau - d_{oik}; \sigma)\, x_i[t-\tau]
+
+    ``g`` is a Gaussian normalised to sum to one over ``tau = 0..D`` while delays are learned, and
+    exactly one tap where they are fixed.
+
+    Args:
+        in_features: input channels, ``C_in``.
+        out_features: output channels, ``C_out``.
+        max_delay: largest delay ``D`` in time steps, inclusive.
+        kernel_count: delayed contacts per input-output pair.
+        bias: adds a learnable ``b_o``.
+        delays: ``learned``; ``fixed`` (drawn at random, whole numbers, frozen); ``none`` (a plain
+            linear layer: ``max_delay`` is taken as 0).
+        sigma: initial standard deviation of ``g`` in steps; the trainer shrinks it.
+
+    Attributes:
+        weight: ``[out, in, kernel_count]``, Kaiming-uniform.
+        delay: ``[out, in, kernel_count]``, uniform in ``[0, max_delay]``.
+        sigma: buffer, a scalar.
+        start_delay: buffer, the delays as they were drawn.
+
+    Shape:
+        ``[T, N, C_in] -> [T, N, C_out]``; ``x[t < 0]`` counts as zero.
+    Raises:
+        ShapeError: "`x` must be [T, N, C_in=140]; got [32, 140]. ..."
+    Source:
+        Hammouamri, Khalfaoui-Hassani, Masquelier, ICLR 2024 (arXiv:2306.17670). Differs: delays are
+        not centred; T is kept; ``sigma`` is the true standard deviation.
+    """
+
+    weight: nn.Parameter
+    delay: nn.Parameter
+    sigma: Tensor
+    start_delay: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        max_delay: int,
+        kernel_count: int = 1,
+        bias: bool = False,
+        delays: DelayMode = "learned",
+        sigma: float = 1.0,
+    ) -> None:
+        super().__init__()
+        for name, value, lowest in (
+            ("in_features", in_features, 1),
+            ("out_features", out_features, 1),
+            ("max_delay", max_delay, 0),
+            ("kernel_count", kernel_count, 1),
+        ):
+            if not isinstance(value, int) or value < lowest:
+                raise SnnDelaysError(f"`{name}`", f"an integer of at least {lowest}", repr(value))
+        if delays not in get_args(DelayMode):
+            raise SnnDelaysError("`delays`", f"one of {get_args(DelayMode)}", repr(delays))
+        if not (math.isfinite(sigma) and sigma > 0):
+            raise SnnDelaysError("`sigma`", "a positive number of steps", sigma)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.max_delay = 0 if delays == "none" else max_delay
+        self.kernel_count = kernel_count
+        self.delays: DelayMode = delays
+        shape = (out_features, in_features, kernel_count)
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.delay = nn.Parameter(torch.empty(shape), requires_grad=delays == "learned")
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        self.register_buffer("sigma", torch.tensor(float(sigma)))
+        self.register_buffer("start_delay", torch.empty(shape))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw new weights and delays from torch's random state."""
+        nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
+        # Both modes draw the same numbers, so that arms of one seed start from the same weights.
+        self.delay.uniform_(0.0, 1.0).mul_(self.max_delay)
+        if self.delays != "learned":
+            self.delay.copy_(round_delay(self.delay, self.max_delay))
+        self.start_delay.copy_(self.delay)
+        if self.bias is not None:
+            self.bias.zero_()
+
+    @torch.no_grad()
+    def clamp_delays(self) -> None:
+        """Put every delay back into `[0, max_delay]`; call it after each optimiser step."""
+        self.delay.clamp_(0.0, float(self.max_delay))
+
+    @torch.no_grad()
+    def round_(self) -> None:
+        """Round the delays in place and freeze them: from now on kernels are one-hot."""
+        self.delay.copy_(round_delay(self.delay, self.max_delay))
+        self.delay.requires_grad_(False)
+        if self.delays == "learned":
+            self.delays = "fixed"
+
+    def kernel(self) -> Tensor:
+        """The temporal kernel ``[D + 1, out, in]``."""
+        if self.delays == "learned":
+            return delay_kernel(self.weight, self.delay, self.sigma, self.max_delay)
+        return one_hot_kernel(self.weight, self.delay, self.max_delay)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, N, C_in] -> [T, N, C_out]``."""
+        if x.dim() != 3 or x.shape[2] != self.in_features:
+            remedy = "Add a batch axis: x.unsqueeze(1)." if x.dim() == 2 else ""
+            raise ShapeError("`x`", f"[T, N, C_in={self.in_features}]", list(x.shape), remedy)
+        return delayed_linear(x, self.kernel(), self.bias)
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"max_delay={self.max_delay}, kernel_count={self.kernel_count}, "
+            f"bias={self.bias is not None}, delays={self.delays!r}"
+        )
+
+
+def delay_layers(net: nn.Module) -> dict[str, DelayLinear]:
+    """The delay layers of a network by their module names, in order."""
+    return {name: m for name, m in net.named_modules() if isinstance(m, DelayLinear)}
+
+
+def clamp_delays(net: nn.Module) -> None:
+    """Clamp the delays of every layer to its range."""
+    for layer in delay_layers(net).values():
+        layer.clamp_delays()
+
+
+def set_sigma(net: nn.Module, sigma: float) -> None:
+    """Set the Gaussian's standard deviation, in steps, in every delay layer."""
+    for layer in delay_layers(net).values():
+        layer.sigma.fill_(sigma)
+
+
+def round_delays(net: ModuleT) -> ModuleT:
+    """A copy of the network with whole-number delays and one-hot kernels, in evaluation mode.
+
+    This is the network that is deployed and exported. `net` itself is not changed.
+    """
+    rounded = copy.deepcopy(net)
+    for layer in delay_layers(rounded).values():
+        layer.round_()
+    return rounded.eval()
+
+
+@dataclass(frozen=True)
+class DelayStatistics:
+    """What the delays of one layer look like.
+
+    Attributes:
+        histogram: synapses at each rounded delay ``0..max_delay``.
+        share_at_zero: share of delays within half a step of 0.
+        share_at_max: share within half a step of ``max_delay``.
+        mean: mean delay in steps.
+        mean_move: mean absolute change since initialisation, in steps.
+    """
+
+    histogram: list[int]
+    share_at_zero: float
+    share_at_max: float
+    mean: float
+    mean_move: float
+
+
+@torch.no_grad()
+def delay_statistics(net: nn.Module) -> dict[str, DelayStatistics]:
+    """Delay statistics of every delay layer, by the layer's name."""
+    report = {}
+    for name, layer in delay_layers(net).items():
+        delay = layer.delay.detach().float().cpu()
+        histogram = torch.bincount(
+            round_delay(delay, layer.max_delay).long().flatten(), minlength=layer.max_delay + 1
+        )
+        report[name] = DelayStatistics(
+            histogram=histogram.tolist(),
+            share_at_zero=float((delay <= 0.5).float().mean()),
+            share_at_max=float((delay >= layer.max_delay - 0.5).float().mean()),
+            mean=float(delay.mean()),
+            mean_move=float((delay - layer.start_delay.cpu()).abs().mean()),
+        )
+    return report
