@@ -98,7 +98,7 @@ class Recipe(BaseModel):
         return self
 
     def to_toml(self) -> str:
-        """The resolved recipe as TOML, one `key = value` a line; fields that are None are left out."""
+        """The recipe as TOML, one `key = value` a line; fields that are None are left out."""
         lines = [f"# snn-delays recipe {self.name!r}: every field, as it was run"]
         for key, value in self.model_dump(mode="json").items():
             if value is not None:

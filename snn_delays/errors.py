@@ -55,3 +55,9 @@ class TrainingError(SnnDelaysError):
     """Training could not go on: a fault of the run (a loss that is not finite), not of input."""
 
     exit_code = 1
+
+
+class Interrupted(SnnDelaysError):
+    """The user stopped the run with Ctrl-C; the message says what was kept."""
+
+    exit_code = 130

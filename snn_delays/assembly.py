@@ -1,0 +1,122 @@
+"""From a recipe to the things it names: the data of a run, its network, its device.
+
+Also the way back: the trained network of a run folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from snn_delays import checkpoint as ckpt
+from snn_delays import data as sdata
+from snn_delays.config import Recipe
+from snn_delays.data import SpikeDataset
+from snn_delays.errors import MissingSplitError, SnnDelaysError
+from snn_delays.networks import DelaySNN
+from snn_delays.runs import RunFolder
+
+
+@dataclass
+class Splits:
+    """The data of a run; `choosing` decides the epoch, None where the last one counts."""
+
+    train: SpikeDataset
+    choosing: SpikeDataset | None
+    test: SpikeDataset | None
+    test_missing: str | None
+
+
+def load_splits(recipe: Recipe, data_dir: str | Path | None, device: str = "cpu") -> Splits:
+    """The data of a run under the recipe's protocol.
+
+    `valid`: train, valid chooses, test once. `last`: train + valid, no choice, test once. `paper`:
+    train + valid, and test chooses, as the published results did.
+    """
+    train_split = "train" if recipe.protocol == "valid" else "train+valid"
+    train_set = load_split(recipe, train_split, data_dir).to(device)
+    test_set, missing = None, None
+    try:
+        test_set = load_split(recipe, "test", data_dir).to(device)
+    except MissingSplitError as error:
+        if recipe.protocol == "paper":
+            raise
+        missing = str(error)
+    choosing = None
+    if recipe.protocol == "valid":
+        choosing = load_split(recipe, "valid", data_dir).to(device)
+    elif recipe.protocol == "paper":
+        choosing = test_set
+    return Splits(train_set, choosing, test_set, missing)
+
+
+def load_split(recipe: Recipe, split: str, data_dir: str | Path | None) -> SpikeDataset:
+    """One split of the recipe's data, binned as the recipe says."""
+    return sdata.load(
+        recipe.dataset,
+        split,
+        data_dir=data_dir,
+        dt_ms=recipe.dt_ms,
+        steps=recipe.steps,
+        channel_bin=recipe.channel_bin,
+        valid_speakers=recipe.valid_speakers,
+    )
+
+
+def network_from_recipe(recipe: Recipe, channels: int, classes: int) -> DelaySNN:
+    """The recipe's network for `channels` inputs and `classes` answers."""
+    return DelaySNN(
+        channels,
+        recipe.hidden,
+        classes,
+        max_delay=recipe.max_delay,
+        tail_steps=recipe.tail_steps,
+        kernel_count=recipe.kernel_count,
+        delays=recipe.delays,
+        bias=recipe.bias,
+        tau=recipe.tau,
+        v_threshold=recipe.v_threshold,
+        v_reset=recipe.v_reset if recipe.reset == "hard" else None,
+        decay_input=recipe.decay_input,
+        learn_tau=recipe.learn_tau,
+        surrogate=recipe.surrogate,
+        surrogate_alpha=recipe.surrogate_alpha,
+        detach_reset=recipe.detach_reset,
+        readout_tau=recipe.readout_tau,
+        dropout=recipe.dropout,
+        readout=recipe.readout,
+        sigma=recipe.sigma_start,
+    )
+
+
+def load_trained(folder: RunFolder) -> tuple[DelaySNN, Recipe, list[str]]:
+    """The chosen network of a finished run (not rounded), its recipe, and its class names.
+
+    Raises:
+        RunError: the folder is not that of a finished run, or is damaged.
+    """
+    recipe = folder.recipe()
+    tensors, facts = ckpt.load_tensors(folder.model_file)
+    weights = [t for name, t in tensors.items() if name.endswith("weight") and t.dim() == 3]
+    net = network_from_recipe(recipe, weights[0].shape[1], len(facts["classes"]))
+    ckpt.load_model_state(net, tensors, folder.model_file)
+    return net.eval(), recipe, facts["classes"]
+
+
+def check_device(device: str) -> str:
+    """A device that exists; `auto` is the first GPU, else the CPU.
+
+    Raises:
+        SnnDelaysError: torch has no such device here.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SnnDelaysError(
+            "--device", "auto, cpu or an available cuda device", device, str(error).split("\n")[0]
+        ) from None
+    return device

@@ -1,0 +1,145 @@
+"""Checkpoints: one safetensors file with the state as tensors and the rest as JSON. No pickle.
+
+A checkpoint is written after each epoch and holds all that is needed to go on exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from snn_delays.atomic import replacing
+from snn_delays.errors import RunError
+from snn_delays.optimisation import Optimisation
+from snn_delays.runs import Record
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all that changes from epoch to epoch besides network and optimisers."""
+
+    history: list[Record] = field(default_factory=list)
+    best: Tensors = field(default_factory=dict)
+    best_epoch: int = 0
+    seconds: float = 0.0
+    training_seconds: float = 0.0
+
+
+def save_tensors(path: Path, tensors: Tensors, facts: dict[str, Any]) -> None:
+    """Write named tensors and JSON facts to one safetensors file, atomically."""
+    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(plain, temporary, metadata={"snn_delays": json.dumps(facts)})
+
+
+def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """Read what `save_tensors` wrote.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["snn_delays"])
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist", remedy="Is this a finished run folder?") from None
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise RunError(f"{path} is not a readable snn-delays checkpoint ({error})") from error
+
+
+def model_state(net: nn.Module) -> Tensors:
+    """A detached copy of a network's parameters and buffers."""
+    return {name: t.detach().clone() for name, t in net.state_dict().items()}
+
+
+def load_model_state(net: nn.Module, tensors: Tensors, where: Path) -> None:
+    """Load parameters and buffers into a network of the same shape.
+
+    Raises:
+        RunError: names or shapes do not fit.
+    """
+    try:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{where} does not fit its recipe: {reason[:300]}") from error
+
+
+def optimisation_state(optimisation: Optimisation) -> tuple[Tensors, dict[str, Any]]:
+    """The state of optimisers and schedules as tensors and JSON facts."""
+    tensors: Tensors = {}
+    facts: dict[str, Any] = {}
+    for name, optimiser in optimisation.optimisers.items():
+        state = optimiser.state_dict()
+        for index, values in state["state"].items():
+            for key, value in values.items():
+                tensors[f"{name}/{index}/{key}"] = torch.as_tensor(value)
+        facts[name] = {
+            "groups": state["param_groups"],
+            "schedule": optimisation.schedules[name].state_dict(),
+        }
+    return tensors, facts
+
+
+def load_optimisation_state(
+    optimisation: Optimisation, tensors: Tensors, facts: dict[str, Any]
+) -> None:
+    """Put back what `optimisation_state` gave."""
+    for name, optimiser in optimisation.optimisers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for path, value in tensors.items():
+            owner, index, key = path.split("/")
+            if owner == name:
+                state.setdefault(int(index), {})[key] = value
+        groups = facts[name]["groups"]
+        for group in groups:  # JSON knows no tuples
+            if "betas" in group:
+                group["betas"] = tuple(group["betas"])
+        optimiser.load_state_dict({"state": state, "param_groups": groups})
+        optimisation.schedules[name].load_state_dict(facts[name]["schedule"])
+
+
+def save_progress(
+    path: Path, net: nn.Module, optimisation: Optimisation, progress: Progress
+) -> None:
+    """Write `last.ckpt`: network, best network, optimisers, schedules, history."""
+    moments, facts = optimisation_state(optimisation)
+    tensors = {f"model/{n}": t for n, t in model_state(net).items()}
+    tensors |= {f"best/{n}": t for n, t in progress.best.items()}
+    tensors |= {f"optimisation/{n}": t for n, t in moments.items()}
+    facts = {
+        "optimisation": facts,
+        "history": progress.history,
+        "best_epoch": progress.best_epoch,
+        "seconds": progress.seconds,
+        "training_seconds": progress.training_seconds,
+    }
+    save_tensors(path, tensors, facts)
+
+
+def load_progress(path: Path, net: nn.Module, optimisation: Optimisation) -> Progress:
+    """Put network and optimisers back to the last finished epoch."""
+    tensors, facts = load_tensors(path)
+    parts: dict[str, Tensors] = {"model": {}, "best": {}, "optimisation": {}}
+    for label, tensor in tensors.items():
+        part, name = label.split("/", 1)
+        parts[part][name] = tensor
+    load_model_state(net, parts["model"], path)
+    load_optimisation_state(optimisation, parts["optimisation"], facts["optimisation"])
+    return Progress(
+        history=facts["history"],
+        best=parts["best"],
+        best_epoch=facts["best_epoch"],
+        seconds=facts["seconds"],
+        training_seconds=facts["training_seconds"],
+    )

@@ -1,0 +1,80 @@
+"""The command line `snn-delays`: one file per command, thin callers of the library.
+
+Errors a user can cause end with one sentence and exit code 2, never a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import snn_delays
+from snn_delays.cli import compare, data, evaluate, export, plot, run, train
+from snn_delays.cli.console import error_console
+from snn_delays.errors import SnnDelaysError
+
+app = typer.Typer(
+    name="snn-delays",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+app.command("train")(train.train_command)
+app.command("evaluate")(evaluate.evaluate_command)
+app.command("export")(export.export_command)
+app.command("run")(run.run_command)
+app.command("compare")(compare.compare_command)
+app.command("plot")(plot.plot_command)
+app.add_typer(data.app, name="data")
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"snn-delays {snn_delays.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")] = False,
+) -> None:
+    """Learn a delay for every synapse of a spiking neural network, and export it as integers.
+
+    Start here: [bold]snn-delays train[/bold] trains the built-in task in about a minute.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with 0, 1 (a fault), 2 (bad input) or 130 (Ctrl-C)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(args=arguments)
+    except SnnDelaysError as error:
+        code, text = error.exit_code, str(error)
+    except OSError as error:
+        code, text = 1, f"{error.strerror or error}: {error.filename or 'while reading or writing'}"
+    except KeyboardInterrupt:
+        code, text = 130, "Stopped by Ctrl-C."
+    except Exception as error:  # a bug of ours: say so in a line, the traceback on request
+        name = type(error).__name__
+        code, text = 1, f"Internal error ({name}: {error}). Add --debug after snn-delays for more."
+    else:
+        return
+    if "--debug" in arguments[:1]:
+        traceback.print_exc()
+    error_console().print(f"[bold red]Error:[/] {_escaped(text)}", soft_wrap=True)
+    raise SystemExit(code)
+
+
+def _escaped(text: str) -> str:
+    """Keep brackets in a message from being read as markup."""
+    return text.replace("[", r"\[")

@@ -1,0 +1,73 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class DatasetName(StrEnum):
+    """Data sets by name."""
+
+    synthetic = "synthetic"
+    shd = "shd"
+    ssc = "ssc"
+    gsc = "gsc"
+
+
+class DelayModeName(StrEnum):
+    """What is done about delays."""
+
+    learned = "learned"
+    fixed = "fixed"
+    none = "none"
+
+
+class ProtocolName(StrEnum):
+    """Which data chooses the epoch."""
+
+    valid = "valid"
+    last = "last"
+    paper = "paper"
+
+
+class SplitName(StrEnum):
+    """Parts of a data set."""
+
+    train = "train"
+    valid = "valid"
+    test = "test"
+
+
+DatasetOption = Annotated[
+    DatasetName | None,
+    typer.Option("--dataset", help="Data to use, with its recipe. Default: synthetic, built in."),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", help="A built-in recipe by name, or a .toml file (a run's, say)."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe field; repeatable."),
+]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder below which the data files lie (not for synthetic)."),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda, cuda:1 …")
+]
+ProtocolOption = Annotated[
+    ProtocolName | None,
+    typer.Option(
+        "--protocol",
+        help="valid: held-out data chooses the epoch (default). last: train on train and valid, "
+        "keep the last epoch. paper: the test set chooses, as published; not an honest figure.",
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]

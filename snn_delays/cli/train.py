@@ -1,0 +1,142 @@
+"""`snn-delays train`: from a recipe to a run folder with a trained, exported network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snn_delays.cli import options as opt
+from snn_delays.cli.console import TerminalReporter, console, duration, percent
+from snn_delays.errors import Interrupted, RunError
+
+if TYPE_CHECKING:
+    from snn_delays.config import Recipe
+
+
+def train_command(
+    dataset: opt.DatasetOption = None,
+    recipe: opt.RecipeOption = None,
+    settings: opt.SetOption = None,
+    delays: Annotated[
+        opt.DelayModeName | None,
+        typer.Option("--delays", help="Learn the delays, fix them at random, or have none."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
+    epochs: opt.EpochsOption = None,
+    data_dir: opt.DataDirOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder. Default: runs/<dataset>-<time>.")
+    ] = None,
+    device: opt.DeviceOption = "auto",
+    protocol: opt.ProtocolOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
+    ] = False,
+    quiet: opt.QuietOption = False,
+) -> None:
+    """Train a network, round its delays, test it and export it.
+
+    Without options: the built-in task, in about a minute. For Spiking Heidelberg Digits:
+    [bold]snn-delays train --dataset shd --data-dir DIR[/bold]
+    """
+    from snn_delays.runs import RunFolder, default_folder
+
+    if resume and out is None:
+        raise RunError("--resume needs --out, the folder of the run to go on with")
+    given = {
+        "dataset": dataset,
+        "delays": delays,
+        "seed": seed,
+        "epochs": epochs,
+        "protocol": protocol,
+    }
+    source = recipe
+    if resume and source is None and out is not None:
+        source = str(RunFolder(out).recipe_path())
+    resolved = resolve_recipe(source, dataset, settings, given)
+    folder = RunFolder(out or default_folder(resolved.dataset))
+    output = console()
+    summary = train_to_folder(resolved, folder, data_dir, device, resume, None if quiet else output)
+    report(summary, folder.path, output)
+
+
+def resolve_recipe(
+    source: str | None,
+    dataset: opt.DatasetName | None,
+    settings: list[str] | None,
+    given: dict[str, Any],
+) -> Recipe:
+    """The recipe of `source` (else of the data set), with `--set` and the given flags on top."""
+    from snn_delays.config import load_recipe, parse_overrides
+
+    flags = {k: str(v) if isinstance(v, str) else v for k, v in given.items() if v is not None}
+    name = source or (dataset.value if dataset else "synthetic")
+    return load_recipe(name, {**parse_overrides(settings or []), **flags})
+
+
+def train_to_folder(
+    recipe: Recipe,
+    folder: Any,
+    data_dir: Path | None,
+    device: str,
+    resume: bool,
+    output: Any,
+) -> dict[str, Any]:
+    """Train, export and plot into a run folder; `output` None is quiet."""
+    from snn_delays.assembly import check_device
+    from snn_delays.export import export_run
+    from snn_delays.plots import plot_run
+    from snn_delays.training import Reporter, train
+
+    reporter = Reporter() if output is None else TerminalReporter(output)
+    if output is not None:
+        output.print(f"Recipe [bold]{recipe.name}[/], {recipe.delays} delays → {folder.path}")
+    try:
+        summary = train(
+            recipe,
+            folder,
+            data_dir=data_dir,
+            device=check_device(device),
+            resume=resume,
+            reporter=reporter,
+        )
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Stopped. The finished epochs are kept in {folder.path}",
+            remedy=f"Go on with: snn-delays train --resume --out {folder.path}",
+        ) from None
+    reporter.message("Exporting and plotting")
+    export_run(folder)
+    plot_run(folder, data_dir)
+    return summary
+
+
+def report(summary: dict[str, Any], path: Path, output: Any) -> None:
+    """Say where the result lies and how good it is."""
+    chance = percent(summary["chance"])
+    output.print()
+    if summary["protocol"] == "paper":
+        output.print("[bold red]The test set chose the epoch (protocol paper).[/]")
+    if summary["test_accuracy"] is not None:
+        output.print(
+            f"[bold]Test accuracy with integer delays: {percent(summary['test_accuracy'])}[/] "
+            f"({summary['test_clips']} clips; chance {chance}; before rounding "
+            f"{percent(summary['test_accuracy_live'])})"
+        )
+    else:
+        output.print(f"Test was not evaluated: {summary['test_not_evaluated']}", soft_wrap=True)
+    if summary["valid_accuracy"] is not None:
+        output.print(
+            f"Valid accuracy with integer delays: {percent(summary['valid_accuracy'])} "
+            f"({summary['valid_clips']} clips, epoch {summary['chosen_epoch']} chosen by it)"
+        )
+    output.print(
+        f"{summary['parameters']} parameters, {summary['synapses']} synapses, "
+        f"{duration(summary['wall_seconds'])}, {summary['samples_per_second']:.0f} clips/s"
+    )
+    output.print(f"Result: [bold]{path}[/]", soft_wrap=True)
+    output.print(
+        "  summary.json (figures), network.json (integer delays and weights), plots/ (pictures)"
+    )

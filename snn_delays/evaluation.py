@@ -1,0 +1,53 @@
+"""Evaluation: what a network answers on a data set, counted exactly.
+
+Never changes the network; accuracy is right answers over clips, not a mean of batch means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from snn_delays.data import SpikeDataset
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Answers of a network on a data set.
+
+    Attributes:
+        predictions: ``[clips]``, class indices.
+        labels: ``[clips]``, class indices.
+    """
+
+    predictions: Tensor
+    labels: Tensor
+
+    @property
+    def correct(self) -> int:
+        """How many answers are right."""
+        return int((self.predictions == self.labels).sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers, 0 to 1."""
+        return self.correct / len(self.labels)
+
+
+@torch.no_grad()
+def evaluate(net: nn.Module, data: SpikeDataset, batch_size: int = 256) -> Evaluation:
+    """Answer every clip of `data` in evaluation mode; training mode is put back afterwards."""
+    was_training = net.training
+    net.eval()
+    dtype = next(net.parameters()).dtype
+    predictions, labels = [], []
+    try:
+        for indices in torch.arange(len(data)).split(batch_size):
+            x, y = data.batch(indices)
+            predictions.append(net(x.to(dtype)).argmax(1))
+            labels.append(y)
+    finally:
+        net.train(was_training)
+    return Evaluation(torch.cat(predictions).cpu(), torch.cat(labels).cpu())

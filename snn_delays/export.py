@@ -1,0 +1,108 @@
+"""Export: a trained network becomes network.json, with integer delays and folded batch norm.
+
+All arithmetic is float64, so that the file means exactly what the rounded network computes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import snn_delays
+from snn_delays import network_format as nf
+from snn_delays.assembly import load_trained
+from snn_delays.config import Recipe
+from snn_delays.networks import DelaySNN
+from snn_delays.neurons import lif_settings
+from snn_delays.nn import DelayLinear, round_delays
+from snn_delays.runs import RunFolder
+
+
+def to_network(
+    net: DelaySNN, recipe: Recipe, classes: list[str], metadata: dict[str, Any] | None = None
+) -> nf.Network:
+    """The rounded network as a format-1 document.
+
+    Args:
+        net: a trained network; it is not changed.
+        recipe: what it was trained by; names the input's binning.
+        classes: class names in the order of the outputs.
+        metadata: plain JSON facts to store with it (results, seed, commit).
+    """
+    rounded = round_delays(net).double()
+    layers = [
+        _layer(block.synapses, *_fold(block.synapses, block.norm), _lif(block.neuron))
+        for block in rounded.blocks
+    ]
+    synapses, integrator = rounded.readout, rounded.integrator
+    neuron = nf.LI(model="li", tau=integrator.tau, decay_input=integrator.decay_input)
+    layers.append(_layer(synapses, synapses.weight, _bias(synapses), neuron))
+    return nf.Network(
+        created_by=f"snn-delays {snn_delays.__version__}",
+        dt_ms=recipe.dt_ms,
+        input=nf.Input(
+            channels=rounded.in_features,
+            encoding="analog" if recipe.dataset == "gsc" else "spike_counts",
+            dataset=recipe.dataset,
+            channel_bin=recipe.channel_bin,
+            steps=recipe.steps,
+            tail_steps=recipe.tail_steps,
+        ),
+        layers=layers,
+        readout=nf.Readout(kind=recipe.readout, classes=classes),
+        metadata=metadata or {},
+    )
+
+
+def export_run(folder: RunFolder, path: str | Path | None = None) -> Path:
+    """Write the network of a finished run as network.json; returns where.
+
+    Raises:
+        RunError: the run is not finished or its files are damaged.
+    """
+    net, recipe, classes = load_trained(folder)
+    summary = folder.summary()
+    facts = ("recipe", "delays", "protocol", "seed", "epochs", "valid_accuracy", "test_accuracy")
+    metadata = {key: summary[key] for key in (*facts, "git_commit")}
+    target = folder.network_file if path is None else Path(path)
+    nf.save_network(to_network(net, recipe, classes, metadata), target)
+    return target
+
+
+def _layer(synapses: DelayLinear, weight: Tensor, bias: Tensor, neuron: nf.Neuron) -> nf.Layer:
+    return nf.Layer(
+        in_features=synapses.in_features,
+        out_features=synapses.out_features,
+        kernel_count=synapses.kernel_count,
+        max_delay=synapses.max_delay,
+        granularity="synaptic",
+        delays=synapses.delay.detach().cpu().numpy().astype(np.int64),
+        weights=weight.detach().cpu().numpy(),
+        bias=bias.detach().cpu().numpy(),
+        neuron=neuron,
+    )
+
+
+def _fold(synapses: DelayLinear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """Weights and bias with the batch norm that follows folded in.
+
+    `w' = w gamma / sqrt(var + eps)`, `b' = (b - mean) gamma / sqrt(var + eps) + beta`.
+    """
+    mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    scale = norm.weight / torch.sqrt(var + norm.eps)
+    bias = (_bias(synapses) - mean) * scale + norm.bias
+    return synapses.weight * scale[:, None, None], bias
+
+
+def _bias(synapses: DelayLinear) -> Tensor:
+    if synapses.bias is not None:
+        return synapses.bias
+    return synapses.weight.new_zeros(synapses.out_features)
+
+
+def _lif(node: nn.Module) -> nf.LIF:
+    return nf.LIF(model="lif", **lif_settings(node))

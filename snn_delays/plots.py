@@ -1,0 +1,119 @@
+"""Pictures of a run: learning curves, delays before and after, and one clip with its answer.
+
+Drawn with matplotlib's object interface: no display, no global state.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from snn_delays.assembly import load_split, load_trained
+from snn_delays.atomic import replacing
+from snn_delays.config import Recipe
+from snn_delays.data import SpikeDataset
+from snn_delays.errors import MissingSplitError
+from snn_delays.networks import DelaySNN
+from snn_delays.nn import delay_layers, round_delays
+from snn_delays.runs import Record, RunFolder
+
+_BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#9a9a9a"
+
+
+def plot_run(folder: RunFolder, data_dir: str | Path | None = None) -> list[Path]:
+    """Draw all pictures of a finished run into its `plots/`; returns their paths."""
+    net, recipe, classes = load_trained(folder)
+    figures = {
+        "curves.png": curves(folder.read_metrics()),
+        "delays.png": delay_histograms(net),
+        "raster.png": raster(net, _shown_split(recipe, data_dir), 0, classes),
+    }
+    paths = []
+    for name, figure in figures.items():
+        path = folder.plots / name
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=130, format="png")
+        paths.append(path)
+    return paths
+
+
+def curves(history: list[Record]) -> Figure:
+    """Loss, accuracy (train; live and rounded on held-out data) and sigma over the epochs."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    epochs = [r["epoch"] for r in history]
+    loss.plot(epochs, [r["train_loss"] for r in history], color=_BLUE, label="train loss")
+    loss.set(xlabel="epoch", ylabel="loss", yscale="log")
+    width = loss.twinx()
+    width.plot(epochs, [r["sigma"] for r in history], color=_GREY, linestyle=":", label="sigma")
+    width.set(ylabel="sigma (steps)")
+    loss.legend(handles=[*loss.lines, *width.lines], frameon=False)
+    shown = {"train_accuracy": ("train", _GREY, "-")}
+    for split in ("valid", "test"):
+        shown[f"{split}_accuracy_live"] = (f"{split}, live", _ORANGE, "--")
+        shown[f"{split}_accuracy"] = (f"{split}, rounded", _BLUE, "-")
+    for key, (label, color, style) in shown.items():
+        if key in history[0]:
+            values = [100 * r[key] for r in history]
+            accuracy.plot(epochs, values, color=color, linestyle=style, label=label)
+    accuracy.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 101))
+    accuracy.legend(frameon=False)
+    return figure
+
+
+def delay_histograms(net: DelaySNN) -> Figure:
+    """Delays of each layer before and after learning, in steps."""
+    layers = delay_layers(net)
+    figure = Figure(figsize=(3.2 * len(layers), 3), layout="constrained")
+    axes = figure.subplots(1, len(layers), squeeze=False)[0]
+    for axis, (name, layer) in zip(axes, layers.items(), strict=True):
+        edges = np.arange(layer.max_delay + 2) - 0.5
+        for values, color, label in (
+            (layer.start_delay, _GREY, "before"),
+            (layer.delay, _BLUE, "after"),
+        ):
+            flat = values.detach().round().flatten().numpy()
+            axis.hist(flat, edges, histtype="step", color=color, label=label, linewidth=1.4)
+        axis.set(title=name, xlabel="delay (steps)", ylabel="synapses")
+    axes[0].legend(frameon=False)
+    return figure
+
+
+@torch.no_grad()
+def raster(net: DelaySNN, data: SpikeDataset, clip: int, classes: list[str]) -> Figure:
+    """One clip: its input spikes, the first hidden layer's spikes, and the readout's answer."""
+    x, labels = data.batch(torch.tensor([clip]))
+    result = round_delays(net).simulate(x)
+    figure = Figure(figsize=(7, 6.4), layout="constrained")
+    top, middle, bottom = figure.subplots(3, 1, sharex=True)
+    _dots(top, x[:, 0], "input channel")
+    _dots(middle, result.spikes[0][:, 0], "hidden neuron")
+    answer, label = int(result.scores[0].argmax()), int(labels[0])
+    potentials = result.potentials[:, 0].softmax(-1)
+    for index in range(len(classes)):
+        color = _BLUE if index == label else _ORANGE if index == answer else "#dddddd"
+        order = 3 if index in (label, answer) else 1
+        bottom.plot(potentials[:, index], color=color, zorder=order)
+    bottom.set(xlabel="step", ylabel="softmax of readout")
+    verdict = "right" if answer == label else f"wrong, it says {classes[answer]}"
+    top.set_title(f"{data.name}, clip {clip}: {classes[label]} ({verdict})")
+    return figure
+
+
+def _dots(axis: Any, counts: torch.Tensor, label: str) -> None:
+    """A raster: one dot for each step and channel with spikes."""
+    steps, channels = counts.cpu().nonzero(as_tuple=True)
+    axis.scatter(steps, channels, s=2, color="black", linewidths=0)
+    axis.set(ylabel=label, ylim=(-1, counts.shape[1]))
+
+
+def _shown_split(recipe: Recipe, data_dir: str | Path | None) -> SpikeDataset:
+    """Data the network was not trained on, as far as there is any."""
+    try:
+        return load_split(recipe, "test", data_dir)
+    except MissingSplitError:
+        return load_split(recipe, "valid", data_dir)

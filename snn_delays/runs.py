@@ -1,0 +1,172 @@
+"""The run folder: what a training run leaves behind, under which names.
+
+Every file is written atomically, so a folder never holds half a file under a final name.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from snn_delays.atomic import write_json, write_text
+from snn_delays.config import Recipe, load_recipe
+from snn_delays.errors import RunError
+
+Record = dict[str, Any]
+"""A JSON object: one epoch's metrics, or a summary."""
+
+
+class RunFolder:
+    """Paths and files of one run.
+
+    `recipe.toml` the resolved recipe; `metrics.jsonl` one line an epoch; `summary.json` the result;
+    `model.safetensors` the chosen network; `last.ckpt` the state to resume from; `network.json` the
+    exported network; `plots/`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.recipe_file = self.path / "recipe.toml"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.summary_file = self.path / "summary.json"
+        self.model_file = self.path / "model.safetensors"
+        self.checkpoint_file = self.path / "last.ckpt"
+        self.network_file = self.path / "network.json"
+        self.plots = self.path / "plots"
+
+    def start(self, recipe: Recipe, resume: bool) -> None:
+        """Make the folder, or check that the run in it can go on with this recipe.
+
+        Raises:
+            RunError: the folder is in the way, or holds a run of another recipe.
+        """
+        if not resume:
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise RunError(
+                    f"The run folder {self.path} exists already",
+                    remedy="Choose another --out, or continue that run with --resume.",
+                )
+            write_text(self.recipe_file, recipe.to_toml())
+            return
+        stored = self.recipe()
+        changed = [k for k in Recipe.model_fields if getattr(stored, k) != getattr(recipe, k)]
+        if changed:
+            raise RunError(
+                f"The run in {self.path} was started with another recipe "
+                f"(different: {', '.join(changed)})",
+                remedy="Resume it with the same settings, or start anew in another --out.",
+            )
+
+    def recipe_path(self) -> Path:
+        """The file of this run's recipe.
+
+        Raises:
+            RunError: this is not a run folder.
+        """
+        if not self.recipe_file.is_file():
+            raise RunError(
+                f"{self.path} is not a run folder (it has no recipe.toml)",
+                remedy="Name the folder that `snn-delays train` wrote.",
+            )
+        return self.recipe_file
+
+    def recipe(self) -> Recipe:
+        """The recipe of this run."""
+        return load_recipe(self.recipe_path())
+
+    def summary(self) -> dict[str, Any]:
+        """The result of the finished run.
+
+        Raises:
+            RunError: the run is not finished, or `summary.json` is damaged.
+        """
+        try:
+            return json.loads(self.summary_file.read_text("utf-8"))
+        except FileNotFoundError:
+            raise RunError(
+                f"The run in {self.path} is not finished (no summary.json)",
+                remedy=f"Continue it: snn-delays train --resume --out {self.path}",
+            ) from None
+        except json.JSONDecodeError as error:
+            raise RunError(f"{self.summary_file} is not valid JSON ({error})") from error
+
+    def write_metrics(self, history: list[dict[str, Any]]) -> None:
+        """Write the epochs so far, one JSON object a line."""
+        lines = (json.dumps(record, allow_nan=False) for record in history)
+        write_text(self.metrics_file, "".join(line + "\n" for line in lines))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The epochs so far; empty when there is none yet."""
+        if not self.metrics_file.is_file():
+            return []
+        return [json.loads(line) for line in self.metrics_file.read_text("utf-8").splitlines()]
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write the result."""
+        write_json(self.summary_file, summary)
+
+
+def default_folder(dataset: str) -> Path:
+    """`runs/<dataset>-<time>`, a name that is still free."""
+    stem = f"{dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+    path, count = Path("runs") / stem, 1
+    while path.exists():
+        count += 1
+        path = Path("runs") / f"{stem}-{count}"
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything a result depends on, and the machine."""
+    names = ("snn-delays", "torch", "spikingjelly", "numpy", "h5py")
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # run from a source tree without installing
+            found[name] = "not installed"
+    return {**found, "python": platform.python_version(), "machine": platform.platform()}
+
+
+def git_commit() -> str | None:
+    """Commit of the source tree the package came from, `+dirty` if changed; None if unknown."""
+    package = Path(__file__).resolve().parent
+    source = _source_tree(package)
+    if source is None or not _git(source, "ls-files", "snn_delays/__init__.py"):
+        return None
+    commit = _git(source, "rev-parse", "HEAD")
+    dirty = _git(source, "status", "--porcelain", "--untracked-files=no")
+    return f"{commit}+dirty" if commit and dirty else commit
+
+
+def _source_tree(package: Path) -> Path | None:
+    """The tree the package was installed from, if its files are still the installed ones."""
+    try:
+        text = metadata.distribution("snn-delays").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        text = None
+    if text is None or package.parent.name not in ("site-packages", "dist-packages"):
+        return package.parent
+    source = Path(url2pathname(urlparse(json.loads(text)["url"]).path))
+    for installed in package.rglob("*.py"):
+        original = source / "snn_delays" / installed.relative_to(package)
+        if not original.is_file() or original.read_bytes() != installed.read_bytes():
+            return None
+    return source
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """Output of a git command, or None where it fails."""
+    command = ["git", "-C", str(folder), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,269 @@
+"""Training: from a recipe to a run folder with a trained, rounded, tested network.
+
+`train` is the whole story; the functions below it are its parts. Every epoch draws its randomness
+from (seed, epoch) alone, so a run that is resumed at an epoch goes on exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from snn_delays import checkpoint as ckpt
+from snn_delays.assembly import Splits, load_splits, network_from_recipe
+from snn_delays.config import Recipe
+from snn_delays.data import SpikeDataset
+from snn_delays.errors import TrainingError
+from snn_delays.evaluation import evaluate
+from snn_delays.networks import DelaySNN
+from snn_delays.nn import clamp_delays, delay_layers, delay_statistics, round_delays, set_sigma
+from snn_delays.optimisation import Optimisation, sigma_at
+from snn_delays.runs import Record, RunFolder, git_commit, versions
+
+
+class Reporter:
+    """What training tells the world while it runs; this one says nothing."""
+
+    def message(self, text: str) -> None:
+        """A sentence for the user."""
+
+    def start(self, epochs: int, done: int, batches: int) -> None:
+        """Training begins, after `done` epochs of an earlier session."""
+
+    def batch(self, epoch: int, batch: int) -> None:
+        """A batch is done."""
+
+    def epoch(self, record: Record) -> None:
+        """An epoch is done; `record` is its line in metrics.jsonl."""
+
+    def stop(self) -> None:
+        """Training ended, one way or the other."""
+
+
+def train(
+    recipe: Recipe,
+    folder: RunFolder,
+    *,
+    data_dir: str | Path | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+    reporter: Reporter | None = None,
+) -> Record:
+    """Train by a recipe, and leave the chosen network and its results in a run folder.
+
+    Args:
+        recipe: the resolved recipe.
+        folder: where to write; an existing run is refused unless `resume`.
+        data_dir: where the data files lie (not needed for `synthetic`).
+        device: a torch device, `cpu` or `cuda`.
+        resume: continue the run in `folder` from its last finished epoch.
+        reporter: receives progress.
+    Returns:
+        The summary, as stored in `summary.json`.
+    Raises:
+        DataError: data is missing or damaged.
+        RunError: the folder is in the way, or its run has another recipe.
+        TrainingError: the loss became infinite or not a number.
+    """
+    began = time.perf_counter()
+    reporter = reporter or Reporter()
+    folder.start(recipe, resume)
+    reporter.message(f"Reading {recipe.dataset}")
+    splits = load_splits(recipe, data_dir, device)
+    torch.manual_seed(_seed(recipe.seed, 0))
+    net = network_from_recipe(recipe, splits.train.channels, len(splits.train.classes)).to(device)
+    optimisation = Optimisation(net, recipe)
+    progress = ckpt.Progress()
+    if resume and folder.checkpoint_file.exists():
+        progress = ckpt.load_progress(folder.checkpoint_file, net, optimisation)
+    earlier = progress.seconds
+    batches = math.ceil(len(splits.train) / recipe.batch_size)
+    reporter.start(recipe.epochs, len(progress.history), batches)
+    try:
+        for epoch in range(len(progress.history), recipe.epochs):
+            record = _run_epoch(net, optimisation, splits, recipe, epoch, reporter)
+            progress.history.append(record)
+            progress.training_seconds += record["train_seconds"]
+            if _is_best(progress, splits):
+                progress.best, progress.best_epoch = ckpt.model_state(net), epoch + 1
+            progress.seconds = earlier + time.perf_counter() - began
+            ckpt.save_progress(folder.checkpoint_file, net, optimisation, progress)
+            folder.write_metrics(progress.history)
+            reporter.epoch(record)
+    finally:
+        reporter.stop()
+    reporter.message("Testing the chosen network")
+    ckpt.load_model_state(net, progress.best, folder.checkpoint_file)
+    facts = {"epoch": progress.best_epoch, "classes": list(splits.train.classes)}
+    ckpt.save_tensors(folder.model_file, ckpt.model_state(net), facts)
+    summary = _summarise(net, splits, recipe, progress)
+    progress.seconds = earlier + time.perf_counter() - began
+    summary["wall_seconds"] = round(progress.seconds, 3)
+    summary["device"] = _device_name(device)
+    folder.write_summary(summary)
+    return summary
+
+
+def _seed(seed: int, epoch: int) -> int:
+    """An independent torch seed for each (seed, epoch); epoch 0 is for initialisation."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _run_epoch(
+    net: DelaySNN,
+    optimisation: Optimisation,
+    splits: Splits,
+    recipe: Recipe,
+    epoch: int,
+    reporter: Reporter,
+) -> Record:
+    """Train one epoch (from 0), evaluate live and rounded, and return its metrics."""
+    sigma = sigma_at(recipe, epoch)
+    set_sigma(net, sigma)
+    torch.manual_seed(_seed(recipe.seed, epoch + 1))
+    began = time.perf_counter()
+    record = {"epoch": epoch + 1, "sigma": sigma, "rates": optimisation.rates()}
+    record |= _train_batches(net, optimisation, splits.train, recipe, epoch, reporter)
+    seconds = time.perf_counter() - began
+    record["train_seconds"] = round(seconds, 4)
+    record["samples_per_second"] = round(len(splits.train) / seconds, 2)
+    if splits.choosing is not None:
+        name = "valid" if recipe.protocol == "valid" else "test"
+        live = evaluate(net, splits.choosing, recipe.batch_size)
+        rounded = evaluate(round_delays(net), splits.choosing, recipe.batch_size)
+        record[f"{name}_accuracy_live"] = live.accuracy
+        record[f"{name}_accuracy"] = rounded.accuracy
+    record["delays"] = {
+        name: {k: v for k, v in asdict(s).items() if k != "histogram"}
+        for name, s in delay_statistics(net).items()
+    }
+    optimisation.end_epoch()
+    return record
+
+
+def _train_batches(
+    net: DelaySNN,
+    optimisation: Optimisation,
+    data: SpikeDataset,
+    recipe: Recipe,
+    epoch: int,
+    reporter: Reporter,
+) -> Record:
+    """One pass over the training data in random order; loss, accuracy and spike rates."""
+    net.train()
+    order = torch.randperm(len(data))
+    device = next(net.parameters()).device
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    spikes = torch.zeros(len(net.blocks), dtype=torch.float64, device=device)
+    for number, indices in enumerate(order.split(recipe.batch_size)):
+        x, labels = data.batch(indices)
+        with _autocast(recipe, device):
+            result = net.simulate(x)
+        loss = F.cross_entropy(result.scores.float(), labels)
+        optimisation.zero_grad()
+        loss.backward()
+        _check_finite(loss, net, epoch, number)
+        if recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
+        optimisation.step()
+        clamp_delays(net)
+        loss_sum += loss.detach() * len(labels)
+        correct += (result.scores.detach().argmax(1) == labels).sum()
+        spikes += torch.stack([s.detach().mean() for s in result.spikes]) * len(labels)
+        reporter.batch(epoch + 1, number + 1)
+    return {
+        "train_loss": float(loss_sum) / len(data),
+        "train_accuracy": int(correct) / len(data),
+        "spike_rates": (spikes / len(data)).tolist(),  # spikes per neuron and step
+    }
+
+
+def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    """bfloat16 autocast where the recipe asks for it, on CUDA only."""
+    if recipe.amp and device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _check_finite(loss: Tensor, net: nn.Module, epoch: int, batch: int) -> None:
+    """Stop training before a loss that is not finite reaches the weights.
+
+    Raises:
+        TrainingError: naming epoch, batch and the parameters with the largest gradients.
+    """
+    if math.isfinite(loss.item()):
+        return
+    norms = {n: float(p.grad.norm()) for n, p in net.named_parameters() if p.grad is not None}
+    worst = sorted(norms, key=lambda n: norms[n] if norms[n] == norms[n] else math.inf)[-3:]
+    listed = ", ".join(f"{n} ({norms[n]:.3g})" for n in reversed(worst))
+    raise TrainingError(
+        f"The loss is {loss.item()} in epoch {epoch + 1}, batch {batch + 1}; "
+        f"largest gradients: {listed}",
+        remedy="The last finished epoch is kept in last.ckpt. "
+        "Try a lower weight_lr or delay_lr, or --set clip_norm=1.",
+    )
+
+
+def _is_best(progress: ckpt.Progress, splits: Splits) -> bool:
+    """Whether the epoch just finished is the one to keep (of equals, the first)."""
+    if splits.choosing is None:
+        return True
+    key = "valid_accuracy" if "valid_accuracy" in progress.history[-1] else "test_accuracy"
+    scores = [record[key] for record in progress.history]
+    return len(scores) == 1 or scores[-1] > max(scores[:-1])
+
+
+def _summarise(net: DelaySNN, splits: Splits, recipe: Recipe, progress: ckpt.Progress) -> Record:
+    """The result of a finished run: the chosen network, rounded and live, on valid and test."""
+    chosen = progress.history[progress.best_epoch - 1]
+    test: Record = {"test_accuracy": None, "test_accuracy_live": None, "test_clips": 0}
+    if splits.test is not None:
+        rounded = evaluate(round_delays(net), splits.test, recipe.batch_size)
+        live = evaluate(net, splits.test, recipe.batch_size)
+        test = {
+            "test_accuracy": rounded.accuracy,
+            "test_accuracy_live": live.accuracy,
+            "test_clips": len(splits.test),
+        }
+    trained = len(splits.train) * len(progress.history)
+    return {
+        "dataset": recipe.dataset,
+        "recipe": recipe.name,
+        "delays": recipe.delays,
+        "protocol": recipe.protocol,
+        "seed": recipe.seed,
+        "epochs": recipe.epochs,
+        "chosen_epoch": progress.best_epoch,
+        "parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
+        "synapses": sum(d.weight.numel() for d in delay_layers(net).values()),
+        "train_loss": chosen["train_loss"],
+        "train_accuracy": chosen["train_accuracy"],
+        "valid_accuracy": chosen.get("valid_accuracy"),
+        "valid_accuracy_live": chosen.get("valid_accuracy_live"),
+        **test,
+        "test_not_evaluated": splits.test_missing,
+        "train_clips": len(splits.train),
+        "valid_clips": len(splits.choosing or ()) if recipe.protocol == "valid" else 0,
+        "chance": 1.0 / len(splits.train.classes),
+        "dropped_event_share": splits.train.dropped_share,
+        "delay_statistics": {n: asdict(s) for n, s in delay_statistics(net).items()},
+        "samples_per_second": round(trained / progress.training_seconds, 2),
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+        "git_commit": git_commit(),
+    }
+
+
+def _device_name(device: str) -> str:
+    """`cpu`, or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"

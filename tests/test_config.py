@@ -1,0 +1,83 @@
+"""Recipes: built-in ones load, overrides apply, and every mistake is named."""
+
+import pytest
+
+from snn_delays.config import Recipe, load_recipe, make_recipe, parse_overrides, recipe_names
+from snn_delays.errors import RecipeError
+
+
+def test_every_built_in_recipe_loads_and_survives_its_own_toml(tmp_path):
+    assert recipe_names() == ["gsc", "shd", "ssc", "synthetic"]
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        assert recipe.dataset == name
+        path = tmp_path / f"{name}.toml"
+        path.write_text(recipe.to_toml(), encoding="utf-8")
+        assert load_recipe(path) == recipe
+
+
+def test_published_values_of_shd():
+    recipe = load_recipe("shd")
+    assert (recipe.hidden, recipe.max_delay, recipe.tau) == ((256, 256), 24, 1.005)
+    assert (recipe.epochs, recipe.batch_size, recipe.dropout) == (150, 256, 0.4)
+    assert (recipe.weight_lr, recipe.delay_lr, recipe.weight_decay) == (5e-3, 0.1, 1e-5)
+
+
+def test_overrides_are_toml_values_or_plain_words():
+    words = ["epochs=3", "hidden=64,32", "delays=fixed", "tau=2", "bias=true", "readout_tau=none"]
+    recipe = load_recipe("shd", parse_overrides(words))
+    assert (recipe.epochs, recipe.hidden, recipe.delays) == (3, (64, 32), "fixed")
+    assert (recipe.tau, recipe.bias, recipe.readout_tau) == (2.0, True, None)
+    assert load_recipe("shd", parse_overrides(["hidden=[8]"])).hidden == (8,)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("epoch=3", "`epoch` is not a field. Did you mean `epochs`.*Fields: name, seed"),
+        ("epochs", "--set must be key=value"),
+        ("=3", "--set must be key=value"),
+        ("epochs=many", "`epochs`: input should be a valid integer"),
+        ("epochs=0", "`epochs`: .*greater than or equal to 1; got 0"),
+        ("dropout=1.0", "`dropout`: .*less than 1"),
+        ("tau=nan", "`tau`: input should be a finite number"),
+        ("tau=1.0", "`tau`: input should be greater than 1"),
+        ("delays=random", "`delays`: input should be 'learned', 'fixed' or 'none'"),
+        ("hidden=", "`hidden`: .*at least 1 item"),
+        ("hidden=4,0", r"`hidden.1`: .*greater than or equal to 1"),
+        ("sigma_floor=99", "sigma_floor must be at most sigma_start"),
+        ("v_reset=1.5", "v_reset must be below v_threshold"),
+        ("max_delay=124", r"max_delay must be less than steps \+ tail_steps = 124; got 124"),
+    ],
+)
+def test_mistakes_are_named(word, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("shd", parse_overrides([word]))
+
+
+def test_files_that_are_no_recipes_are_refused(tmp_path):
+    with pytest.raises(RecipeError, match=r"must be one of gsc, shd, ssc, synthetic, or a path"):
+        load_recipe("mnist")
+    with pytest.raises(RecipeError, match=r"missing\.toml cannot be read: No such file"):
+        load_recipe(tmp_path / "missing.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("epochs = = 3")
+    with pytest.raises(RecipeError, match=r"not valid TOML: .*line 1"):
+        load_recipe(broken)
+    broken.write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match="not UTF-8 text"):
+        load_recipe(broken)
+    broken.write_text("epoch = 3")
+    with pytest.raises(RecipeError, match=r"broken\.toml, `epoch` is not a field"):
+        load_recipe(broken)
+
+
+def test_every_field_is_described():
+    for name, field in Recipe.model_fields.items():
+        assert field.description, name
+
+
+def test_recipes_cannot_be_changed_in_place():
+    with pytest.raises(ValueError, match="frozen"):
+        make_recipe({}).epochs = 3

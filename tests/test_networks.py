@@ -1,0 +1,108 @@
+"""DelaySNN: shapes, batches of one, independence of clips, masks and scores."""
+
+import pytest
+import torch
+
+from snn_delays.errors import ShapeError, SnnDelaysError
+from snn_delays.networks import DelaySNN, class_scores
+from snn_delays.nn import round_delays
+
+
+def network(**changes):
+    settings = {"max_delay": 5, "tail_steps": 5, "tau": 2.0, "dropout": 0.3}
+    return DelaySNN(6, [8, 7], 4, **{**settings, **changes})
+
+
+def clips(steps=12, batch=5):
+    return torch.poisson(torch.full((steps, batch, 6), 0.6))
+
+
+@pytest.mark.parametrize("readout", ["softmax_sum", "max", "mean", "last"])
+@pytest.mark.parametrize("delays", ["learned", "fixed", "none"])
+def test_scores_and_gradients_for_every_readout_and_arm(readout, delays):
+    net = network(readout=readout, delays=delays)
+    result = net.simulate(clips())
+    assert result.scores.shape == (5, 4)
+    assert result.potentials.shape == (17, 5, 4)
+    assert [s.shape for s in result.spikes] == [(17, 5, 8), (17, 5, 7)]
+    torch.nn.functional.cross_entropy(result.scores, torch.tensor([0, 1, 2, 3, 0])).backward()
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+
+
+def test_a_batch_of_one_works_in_training_and_evaluation():
+    net = network()
+    assert net(clips(batch=1)).shape == (1, 4)
+    assert net.eval()(clips(batch=1)).shape == (1, 4)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_an_answer_does_not_depend_on_who_shares_the_batch(rounded):
+    net = network().double().eval()
+    net = round_delays(net) if rounded else net
+    x = clips().double()
+    together = net(x)
+    alone = torch.cat([net(x[:, [n]]) for n in range(x.shape[1])])
+    torch.testing.assert_close(together, alone)
+    assert torch.equal(together.argmax(1), alone.argmax(1))
+
+
+def test_runs_do_not_leak_state_into_each_other():
+    net = network().eval()
+    x = clips()
+    first = net(x)
+    net(torch.ones_like(x))
+    assert torch.equal(net(x), first)
+
+
+def test_a_mask_hides_padding():
+    """Clips padded to a longer length answer as if they were alone, once padding is masked."""
+    net = network(readout="softmax_sum").double().eval()
+    short = clips(steps=9).double()
+    padded = torch.nn.functional.pad(short, (0, 0, 0, 0, 0, 4))
+    mask = torch.arange(13 + 5) < 9 + 5
+    torch.testing.assert_close(net(padded, mask), net(short))
+    per_clip = mask[:, None].expand(-1, 5)
+    torch.testing.assert_close(net(padded, per_clip), net(short))
+
+
+def test_dropout_silences_a_neuron_for_the_whole_clip():
+    net = network(dropout=0.5).train()
+    kept = net._drop(torch.ones(10, 4, 50))
+    assert set(kept.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(kept.amin(0), kept.amax(0))
+    assert torch.equal(net.eval()._drop(torch.ones(3, 1, 5)), torch.ones(3, 1, 5))
+
+
+def test_scores_follow_their_definitions():
+    v = torch.randn(6, 2, 3)
+    mask = torch.tensor([[1, 1], [1, 1], [0, 1], [1, 1], [0, 0], [0, 0]]).bool()
+    assert torch.allclose(class_scores(v, "softmax_sum"), v.softmax(-1).sum(0))
+    assert torch.equal(class_scores(v, "max"), v.amax(0))
+    assert torch.allclose(class_scores(v, "mean"), v.mean(0))
+    assert torch.equal(class_scores(v, "last"), v[-1])
+    masked = class_scores(v, "mean", mask)
+    torch.testing.assert_close(masked[0], v[[0, 1, 3], 0].mean(0))
+    assert torch.equal(class_scores(v, "max", mask)[1], v[:4, 1].amax(0))
+    assert torch.equal(class_scores(v, "last", mask), v[3])
+    torch.testing.assert_close(
+        class_scores(v, "softmax_sum", mask)[0], v[[0, 1, 3], 0].softmax(-1).sum(0)
+    )
+
+
+def test_bad_input_is_refused():
+    net = network()
+    with pytest.raises(ShapeError, match=r"\[T, N, C=6\].*got \[12, 6\]. Add a batch axis"):
+        net(torch.zeros(12, 6))
+    with pytest.raises(ShapeError, match="one step and one clip"):
+        net(torch.zeros(12, 0, 6))
+    with pytest.raises(ShapeError, match="`mask` must be"):
+        net(clips(), torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ShapeError, match="True step for every clip"):
+        net(clips(), torch.zeros(17, dtype=torch.bool))
+    with pytest.raises(SnnDelaysError, match="`readout` must be one of"):
+        network(readout="first")
+    with pytest.raises(SnnDelaysError, match="`hidden` must be"):
+        DelaySNN(6, [], 4, max_delay=5)

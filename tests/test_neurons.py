@@ -1,0 +1,95 @@
+"""Neurons against their equations, step by step."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snn_delays import neurons
+from snn_delays.errors import SnnDelaysError
+
+
+def oracle(x, tau, v_threshold, v_reset, decay_input):
+    """The LIF equations of the format page, one step at a time."""
+    rest = 0.0 if v_reset is None else v_reset
+    v = torch.full_like(x[0], rest)
+    spikes = []
+    for current in x:
+        h = v + (current - (v - rest)) / tau if decay_input else v - (v - rest) / tau + current
+        s = (h >= v_threshold).to(x.dtype)
+        v = h - v_threshold * s if v_reset is None else torch.where(s > 0, rest, h)
+        spikes.append(s)
+    return torch.stack(spikes)
+
+
+@given(
+    tau=st.floats(1.001, 50),
+    v_reset=st.sampled_from([None, 0.0, -0.3]),
+    decay_input=st.booleans(),
+    learn_tau=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_lif_follows_its_equation(tau, v_reset, decay_input, learn_tau, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(25, 2, 3, dtype=torch.float64, generator=generator) + 0.4
+    node = neurons.lif(
+        tau=tau, v_reset=v_reset, decay_input=decay_input, learn_tau=learn_tau
+    ).double()
+    settings = neurons.lif_settings(node)
+    assert settings["tau"] == pytest.approx(tau, rel=1e-5)
+    assert settings["v_reset"] == v_reset
+    assert settings["decay_input"] == decay_input
+    expected = oracle(x, settings["tau"], 1.0, v_reset, decay_input)
+    assert torch.equal(node(x), expected)
+
+
+def test_gradients_pass_through_spikes_and_a_learnable_tau():
+    node = neurons.lif(tau=2.0, learn_tau=True)
+    x = torch.full((5, 1, 2), 0.7, requires_grad=True)
+    node(x).sum().backward()
+    assert x.grad.abs().sum() > 0
+    assert node.w.grad.abs() > 0
+
+
+def test_reset_forgets_the_past():
+    node = neurons.lif(tau=5.0)
+    x = torch.full((3, 1, 1), 0.3)
+    first = node(x)
+    assert not torch.equal(node(x), first)  # charge carried over reaches the threshold
+    neurons.reset(node)
+    assert torch.equal(node(x), first)
+
+
+@given(
+    tau=st.floats(1.001, 100),
+    decay_input=st.booleans(),
+    steps=st.integers(1, 40),
+)
+def test_leaky_integrator_follows_its_equation(tau, decay_input, steps):
+    x = torch.randn(steps, 2, 3, dtype=torch.float64)
+    v, expected = torch.zeros(2, 3, dtype=torch.float64), []
+    for current in x:
+        v = v + (current - v) / tau if decay_input else v - v / tau + current
+        expected.append(v)
+    actual = neurons.LeakyIntegrator(tau, decay_input)(x)
+    torch.testing.assert_close(actual, torch.stack(expected), atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", neurons.SURROGATES)
+def test_every_surrogate_gives_spikes_and_finite_gradients(name):
+    node = neurons.lif(tau=2.0, surrogate_name=name, surrogate_alpha=2.0)
+    x = torch.linspace(-1, 2, 12).view(12, 1, 1).requires_grad_()
+    spikes = node(x)
+    assert set(spikes.unique().tolist()) == {0.0, 1.0}
+    spikes.sum().backward()
+    assert x.grad.isfinite().all()
+    assert x.grad.abs().sum() > 0
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(SnnDelaysError, match="`tau` must be a number of steps above 1; got 1"):
+        neurons.lif(tau=1.0)
+    with pytest.raises(SnnDelaysError, match="`tau`"):
+        neurons.LeakyIntegrator(0.5)
+    with pytest.raises(SnnDelaysError, match="`surrogate` must be one of atan"):
+        neurons.surrogate("step", 1.0)

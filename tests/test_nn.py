@@ -1,0 +1,121 @@
+"""DelayLinear: modes, rounding into a copy, clamping, and the delay report."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from snn_delays.errors import ShapeError, SnnDelaysError
+from snn_delays.nn import (
+    DelayLinear,
+    clamp_delays,
+    delay_statistics,
+    round_delays,
+    set_sigma,
+)
+
+
+def layer(**changes):
+    return DelayLinear(**{"in_features": 3, "out_features": 4, "max_delay": 6, **changes})
+
+
+@pytest.mark.parametrize("delays", ["learned", "fixed", "none"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_shapes_and_gradients_of_every_mode(delays, bias):
+    net = layer(delays=delays, bias=bias, kernel_count=2)
+    y = net(torch.randn(9, 2, 3))
+    assert y.shape == (9, 2, 4)
+    y.sum().backward()
+    assert net.weight.grad.abs().sum() > 0
+    assert (net.delay.grad is not None) == (delays == "learned")
+    assert (net.bias is not None) == bias
+
+
+def test_no_delays_is_a_plain_linear_layer():
+    net = layer(delays="none")
+    x = torch.randn(9, 2, 3)
+    assert net.max_delay == 0
+    torch.testing.assert_close(net(x), x @ net.weight[..., 0].T)
+
+
+def test_fixed_delays_are_whole_numbers_and_one_hot():
+    net = layer(delays="fixed")
+    assert torch.equal(net.delay, net.delay.round())
+    assert (net.kernel() != 0).sum() == net.weight.numel()
+
+
+def test_arms_of_one_seed_start_from_the_same_weights():
+    weights = []
+    for delays in ("learned", "fixed", "none"):
+        torch.manual_seed(5)
+        weights.append(nn.Sequential(layer(delays=delays), layer(in_features=4, delays=delays)))
+    for net in weights[1:]:
+        for ours, first in zip(net, weights[0], strict=True):
+            assert torch.equal(ours.weight, first.weight)
+
+
+def test_rounding_makes_a_copy_and_leaves_the_model_alone():
+    net = nn.Sequential(layer(), layer(in_features=4)).train()
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    rounded = round_delays(net)
+    assert not rounded.training
+    assert net.training
+    assert net[0].delays == "learned"
+    assert all(torch.equal(before[n], t) for n, t in net.state_dict().items())
+    assert torch.equal(rounded[0].delay, net[0].delay.round())
+    assert (rounded[0].kernel() != 0).sum() == net[0].weight.numel()
+
+
+def test_learned_network_approaches_its_rounded_copy_as_sigma_shrinks():
+    net = layer()
+    with torch.no_grad():
+        net.delay.copy_(net.delay.round())
+    x = torch.randn(20, 2, 3)
+    set_sigma(net, 0.05)
+    torch.testing.assert_close(net(x), round_delays(net)(x))
+
+
+@given(shift=st.floats(-50, 50))
+def test_clamping_keeps_delays_in_range(shift):
+    net = nn.Sequential(layer())
+    with torch.no_grad():
+        net[0].delay.add_(shift)
+    clamp_delays(net)
+    assert 0 <= net[0].delay.min() <= net[0].delay.max() <= 6
+
+
+def test_delay_statistics_count_every_synapse():
+    net = layer(max_delay=4)
+    with torch.no_grad():
+        net.start_delay.zero_()
+        net.delay.copy_(torch.tensor([0.0, 4.0, 2.2]).repeat(4).view(4, 3, 1))
+    report = delay_statistics(net)[""]
+    assert report.histogram == [4, 0, 4, 0, 4]
+    assert report.share_at_zero == pytest.approx(1 / 3)
+    assert report.share_at_max == pytest.approx(1 / 3)
+    assert report.mean_move == pytest.approx(6.2 / 3, rel=1e-6)
+    assert report.mean == pytest.approx(6.2 / 3, rel=1e-6)
+
+
+def test_errors_name_the_argument():
+    net = layer()
+    with pytest.raises(ShapeError, match=r"`x` must be \[T, N, C_in=3\]; got \[5, 3\]\. Add a bat"):
+        net(torch.zeros(5, 3))
+    with pytest.raises(ShapeError, match=r"got \[5, 1, 2\]"):
+        net(torch.zeros(5, 1, 2))
+    for bad, name in (
+        ({"in_features": 0}, "in_features"),
+        ({"max_delay": -1}, "max_delay"),
+        ({"max_delay": 2.5}, "max_delay"),
+        ({"kernel_count": 0}, "kernel_count"),
+        ({"delays": "random"}, "delays"),
+        ({"sigma": 0.0}, "sigma"),
+        ({"sigma": float("nan")}, "sigma"),
+    ):
+        with pytest.raises(SnnDelaysError, match=f"`{name}` must be"):
+            layer(**bad)
+
+
+def test_repr_names_the_settings():
+    assert "max_delay=6, kernel_count=1, bias=False, delays='learned'" in repr(layer())
