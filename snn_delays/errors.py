@@ -43,6 +43,10 @@ class DataError(SnnDelaysError):
     """A data file is missing, damaged or holds impossible values."""
 
 
+class MissingSplitError(DataError):
+    """The file of one split is not there, so that split cannot be used; the others may be."""
+
+
 class NetworkFormatError(SnnDelaysError):
     """A network.json does not follow the format; the message names the field's path."""
 

@@ -1,0 +1,59 @@
+"""Data: a name and a split in, a `SpikeDataset` of `[T, C]` samples out.
+
+    load("shd", "train", data_dir="data").batch(torch.arange(256))  # [T, 256, 140], [256]
+
+Names are imported when first used, so reading and packing events needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snn_delays.data.dataset import Sample, SpikeDataset, collate
+    from snn_delays.data.inspect import describe
+    from snn_delays.data.loading import SPLITS, load
+    from snn_delays.data.sources import SOURCES, Source, find_file, find_source
+    from snn_delays.data.store import EventStore, open_store
+    from snn_delays.data.synthetic import SyntheticTask, make_synthetic
+
+_HOME = {
+    "SOURCES": "sources",
+    "SPLITS": "loading",
+    "EventStore": "store",
+    "Sample": "dataset",
+    "Source": "sources",
+    "SpikeDataset": "dataset",
+    "SyntheticTask": "synthetic",
+    "collate": "dataset",
+    "describe": "inspect",
+    "find_file": "sources",
+    "find_source": "sources",
+    "load": "loading",
+    "make_synthetic": "synthetic",
+    "open_store": "store",
+}
+
+__all__ = [
+    "SOURCES",
+    "SPLITS",
+    "EventStore",
+    "Sample",
+    "Source",
+    "SpikeDataset",
+    "SyntheticTask",
+    "collate",
+    "describe",
+    "find_file",
+    "find_source",
+    "load",
+    "make_synthetic",
+    "open_store",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

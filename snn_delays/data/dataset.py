@@ -1,0 +1,143 @@
+"""`SpikeDataset`: one split of a store, as `[T, C]` samples or straight as `[T, N, C]` batches.
+
+Batches come from one call on the packed events, on whatever device these live.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from snn_delays.data.binning import bin_events, binned_channels, dropped_share
+from snn_delays.data.events import EventStore
+from snn_delays.errors import DataError
+
+
+class Sample(NamedTuple):
+    """One clip.
+
+    Args:
+        x: float32 `[T, C]` spike counts.
+        label: class index.
+        length: steps up to and including the last one with a spike; 0 for an empty clip.
+        speaker: speaker number, -1 where unknown.
+    """
+
+    x: Tensor
+    label: int
+    length: int
+    speaker: int
+
+
+class SpikeDataset(Dataset[Sample]):
+    """Some clips of a store, binned on access.
+
+    Args:
+        store: the packed events.
+        clips: `[N]` indices into the store; their order is the order of the samples.
+        dt_ms: step length in milliseconds, a whole number of microseconds.
+        steps: `T`; later events are dropped, see `dropped_share`.
+        channel_bin: how many neighbouring channels are summed.
+        name: for messages, such as "shd train".
+
+    Attributes:
+        channels: `C`, after binning.
+        classes: class names, in the order of the labels.
+        labels, speakers: int64 `[N]`, on the data set's device.
+
+    Raises:
+        DataError: an impossible step length, number of steps or channel bin.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        clips: ArrayLike,
+        *,
+        dt_ms: float,
+        steps: int,
+        channel_bin: int,
+        name: str = "",
+    ) -> None:
+        self._dt_us = round(dt_ms * 1000)
+        if self._dt_us < 1 or abs(self._dt_us - dt_ms * 1000) > 1e-6:
+            raise DataError("`dt_ms`", "a whole number of microseconds, at least 0.001", dt_ms)
+        if steps < 1:
+            raise DataError("`steps`", "at least 1", steps)
+        if not 1 <= channel_bin <= store.channels:
+            raise DataError("`channel_bin`", f"in 1 .. {store.channels}", channel_bin)
+        self._store = store
+        self._clips = torch.from_numpy(np.array(clips, np.int64))
+        self._times_us = torch.from_numpy(store.times_us)
+        self._units = torch.from_numpy(store.units)
+        self._offsets = torch.from_numpy(store.offsets)
+        self.name = name or store.source
+        self.classes = store.classes
+        self.dt_ms, self.steps, self.channel_bin = dt_ms, steps, channel_bin
+        self.channels = binned_channels(store.channels, channel_bin)
+        self.labels = torch.from_numpy(store.labels)[self._clips]
+        self.speakers = torch.from_numpy(store.speakers)[self._clips]
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(self._clips)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`; for many samples `batch` is far quicker."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {self.name}, which has {len(self)}")
+        x, label = self.batch(torch.tensor([index % len(self)]))
+        spiking = x[:, 0].any(dim=1).nonzero()
+        length = int(spiking[-1]) + 1 if len(spiking) else 0
+        return Sample(x[:, 0], int(label), length, int(self.speakers[index]))
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Several samples at once, from one call on the packed events.
+
+        Args:
+            indices: int64 `[N]`, in `0 .. len(self) - 1`, on any device.
+
+        Shape:
+            float32 `[T, N, C]` counts and int64 `[N]` labels, on the data set's device.
+        """
+        indices = indices.to(self.labels.device)
+        x = bin_events(
+            self._times_us,
+            self._units,
+            self._offsets,
+            self._clips[indices],
+            dt_us=self._dt_us,
+            steps=self.steps,
+            channels=self._store.channels,
+            channel_bin=self.channel_bin,
+        )
+        return x, self.labels[indices]
+
+    def to(self, device: str | torch.device) -> SpikeDataset:
+        """The same data set with its packed events, labels and speakers on `device`."""
+        moved = copy.copy(self)
+        for name in ("_clips", "_times_us", "_units", "_offsets", "labels", "speakers"):
+            setattr(moved, name, getattr(self, name).to(device))
+        return moved
+
+    @cached_property
+    def dropped_share(self) -> float:
+        """The share of this split's events that lie at or after `steps`, and so are dropped."""
+        return dropped_share(self._store, self._dt_us, self.steps, self._clips.cpu().numpy())
+
+
+def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Stack samples: `x [T, N, C]`, and the int64 labels, lengths and speakers, each `[N]`."""
+    x = torch.stack([sample.x for sample in samples], dim=1)
+    labels, lengths, speakers = torch.tensor(
+        [(sample.label, sample.length, sample.speaker) for sample in samples]
+    ).T
+    return x, labels, lengths, speakers

@@ -1,0 +1,46 @@
+"""`EventStore`: the spikes of many clips, packed one after another in flat arrays.
+
+The one shape in which events travel: read from HDF5, kept in the store, binned to tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LARGEST_CHANNELS = 32767
+"""Units are kept as int16."""
+
+LARGEST_TIME_US = 2_147_000_000
+"""Times are kept as int32 microseconds, a little over 35 minutes."""
+
+
+@dataclass(frozen=True)
+class EventStore:
+    """Packed events; clip `i` owns the events `offsets[i]` up to, not including, `offsets[i + 1]`.
+
+    Args:
+        times_us: int32 `[events]`, integer microseconds since the clip began, sorted in each clip.
+        units: int16 `[events]`, the channel of each event, `0 .. channels - 1`.
+        offsets: int64 `[clips + 1]`, first 0, last the number of events.
+        labels: int64 `[clips]`, indices into `classes`.
+        speakers: int64 `[clips]`, -1 where unknown.
+        channels: number of input channels before any binning.
+        classes: class names, in the order of the labels.
+        source: file name, for messages.
+    """
+
+    times_us: NDArray[np.int32]
+    units: NDArray[np.int16]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    speakers: NDArray[np.int64]
+    channels: int
+    classes: tuple[str, ...]
+    source: str
+
+    def __len__(self) -> int:
+        """The number of clips."""
+        return len(self.labels)

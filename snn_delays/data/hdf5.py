@@ -1,0 +1,273 @@
+"""The HDF5 layout of the Spiking Heidelberg Digits: reading with every check, and writing.
+
+`spikes/times` (variable-length seconds), `spikes/units`, `labels`, `extra/speaker`, `extra/keys`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from snn_delays.atomic import replacing
+from snn_delays.data.events import LARGEST_CHANNELS, LARGEST_TIME_US, EventStore
+from snn_delays.errors import DataError
+
+_BLOCK = 1024  # clips read and checked at a time, which bounds the memory needed
+_WRITE_LIMIT_US = 16_000_000  # float32 seconds resolve single microseconds below 16 s
+_UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, SystemError)
+
+
+@contextmanager
+def unpacked(path: Path, folder: Path) -> Iterator[Path]:
+    """Yield `path`, or for a `.gz` a decompressed temporary file in `folder`, removed at the end.
+
+    Raises:
+        DataError: the file is missing, or the `.gz` is damaged or cut short.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is not there or is not a file")
+    if path.suffix != ".gz":
+        yield path
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.stem}-", suffix=".tmp.h5")
+    try:
+        with os.fdopen(handle, "wb") as target:
+            _decompress(path, target)
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _decompress(path: Path, target: Any) -> None:
+    try:
+        with gzip.open(path) as packed:
+            shutil.copyfileobj(packed, target, 1 << 20)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            f"{path} is damaged or cut short ({error})", remedy="Fetch it again."
+        ) from error
+
+
+def read_events(
+    path: str | os.PathLike[str],
+    *,
+    channels: int,
+    classes: tuple[str, ...] | None = None,
+    source: str | None = None,
+) -> EventStore:
+    """Read a whole SHD-layout HDF5 file (not a `.gz`, see `unpacked`), checking every value.
+
+    Times, float16 to float64 seconds, become integer microseconds by rounding in float64. The
+    layout does not promise order, so a clip whose times go back is sorted (stable). Memory: the
+    packed events, twice, and a block of 1024 clips.
+
+    Args:
+        channels: units must lie in `0 .. channels - 1`.
+        classes: names of the classes, labels must lie in `0 .. len(classes) - 1`; None takes the
+            file's own `extra/keys`, or numbers where it has none.
+        source: the name used in messages; the file's name by default.
+
+    Raises:
+        DataError: names the file, the clip (counted from 0) and the field that is wrong.
+    """
+    if not 0 < channels <= LARGEST_CHANNELS:
+        raise DataError("`channels`", f"in 1 .. {LARGEST_CHANNELS}", channels)
+    source = source or Path(path).name
+    try:
+        with h5py.File(path, "r") as file:
+            return _read(file, channels, classes, source)
+    except DataError:
+        raise
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{source} cannot be read as HDF5 ({reason})",
+            remedy="It is damaged, cut short or another kind of file: fetch it again.",
+        ) from error
+
+
+def _read(
+    file: h5py.File, channels: int, classes: tuple[str, ...] | None, source: str
+) -> EventStore:
+    times = _column(file, "spikes/times", source, kinds="f", ragged=True)
+    units = _column(file, "spikes/units", source, kinds="iu", ragged=True)
+    labels = _column(file, "labels", source, kinds="iu")[:].astype(np.int64)
+    clips = len(labels)
+    if clips == 0:
+        raise DataError(f"{source} holds no clips")
+    if classes is None:
+        classes = _own_classes(file, labels, source)
+    if "extra/speaker" in file:
+        speakers = _column(file, "extra/speaker", source, kinds="iu")[:].astype(np.int64)
+    else:
+        speakers = np.full(clips, -1, np.int64)
+    for field, column in (
+        ("spikes/times", times),
+        ("spikes/units", units),
+        ("extra/speaker", speakers),
+    ):
+        if len(column) != clips:
+            raise DataError(
+                f"`{field}` of {source}", f"as long as `labels`, {clips} clips", len(column)
+            )
+    _refuse_first(
+        (labels < 0) | (labels >= len(classes)), labels, "labels", f"in 0 .. {len(classes) - 1}",
+        source,
+    )  # fmt: skip
+    blocks = [
+        _pack_block(times[a : a + _BLOCK], units[a : a + _BLOCK], a, channels, source)
+        for a in range(0, clips, _BLOCK)
+    ]
+    lengths = np.concatenate([block[2] for block in blocks])
+    return EventStore(
+        times_us=np.concatenate([block[0] for block in blocks]),
+        units=np.concatenate([block[1] for block in blocks]),
+        offsets=_offsets(lengths),
+        labels=labels,
+        speakers=speakers,
+        channels=channels,
+        classes=classes,
+        source=source,
+    )
+
+
+def _column(
+    file: h5py.File, field: str, source: str, *, kinds: str, ragged: bool = False
+) -> h5py.Dataset:
+    """The data set `field`: one-dimensional, of the right kind of number, ragged or flat."""
+    column = file.get(field)
+    noun = {"f": "float", "iu": "integer"}[kinds]
+    expected = f"a one-dimensional data set of {'variable-length ' * ragged}{noun}s"
+    where = f"`{field}` of {source}"
+    remedy = "The file is not in the layout of SHD."
+    if not isinstance(column, h5py.Dataset):
+        raise DataError(where, expected, "nothing" if column is None else "a group", remedy)
+    item = h5py.check_vlen_dtype(column.dtype)
+    number = item if ragged else column.dtype
+    if column.ndim != 1 or not isinstance(number, np.dtype) or number.kind not in kinds:
+        raise DataError(where, expected, f"{column.dtype} of shape {column.shape}", remedy)
+    return column
+
+
+def _own_classes(file: h5py.File, labels: NDArray[np.int64], source: str) -> tuple[str, ...]:
+    if "extra/keys" not in file:
+        return tuple(str(label) for label in range(max(0, int(labels.max())) + 1))
+    try:
+        return tuple(
+            key.decode("utf-8") if isinstance(key, bytes) else str(key)
+            for key in file["extra/keys"][:]
+        )
+    except UnicodeDecodeError as error:
+        raise DataError(f"`extra/keys` of {source} is not UTF-8 text") from error
+
+
+def _pack_block(
+    times: NDArray[Any], units: NDArray[Any], first: int, channels: int, source: str
+) -> tuple[NDArray[np.int32], NDArray[np.int16], NDArray[np.int64]]:
+    """Check and pack some clips, `first` being the number of the first; also their lengths."""
+    lengths = np.fromiter(map(len, times), np.int64, len(times))
+    unit_lengths = np.fromiter(map(len, units), np.int64, len(units))
+    unequal = np.flatnonzero(lengths != unit_lengths)
+    if unequal.size:
+        clip = unequal[0]
+        raise DataError(
+            f"`spikes/units` of clip {first + clip} in {source}",
+            f"as long as its `spikes/times`, {lengths[clip]}",
+            unit_lengths[clip],
+        )
+    offsets = _offsets(lengths)
+    seconds = np.concatenate(times)
+    unit = np.concatenate(units)
+    micros = np.rint(seconds.astype(np.float64) * 1e6)
+    with np.errstate(invalid="ignore"):
+        wrong_time = ~((seconds >= 0) & (micros <= LARGEST_TIME_US))  # so that NaN is wrong too
+    place = (source, offsets, first)
+    expected = f"in 0 .. {LARGEST_TIME_US // 10**6} seconds"
+    _refuse_first(wrong_time, seconds, "spikes/times", expected, *place)
+    wrong_unit = (unit < 0) | (unit >= channels)
+    _refuse_first(wrong_unit, unit, "spikes/units", f"in 0 .. {channels - 1}", *place)
+    micros_int, unit_int = micros.astype(np.int32), unit.astype(np.int16)
+    _sort_clips(micros_int, unit_int, offsets)
+    return micros_int, unit_int, lengths
+
+
+def _refuse_first(
+    wrong: NDArray[np.bool_],
+    values: NDArray[Any],
+    field: str,
+    expected: str,
+    source: str,
+    offsets: NDArray[np.int64] | None = None,
+    first: int = 0,
+) -> None:
+    """Raise DataError for the first wrong value; `offsets` says which clip an event belongs to."""
+    if wrong.any():
+        index = int(wrong.argmax())
+        clip = index if offsets is None else int(np.searchsorted(offsets, index, "right")) - 1
+        raise DataError(f"`{field}` of clip {first + clip} in {source}", expected, values[index])
+
+
+def _sort_clips(
+    times: NDArray[np.int32], units: NDArray[np.int16], offsets: NDArray[np.int64]
+) -> None:
+    """Sort, in place and stably, the clips in which time goes back."""
+    back = np.flatnonzero(times[1:] < times[:-1]) + 1
+    for clip in np.unique(np.searchsorted(offsets, back, "right") - 1):
+        span = slice(offsets[clip], offsets[clip + 1])
+        order = np.argsort(times[span], kind="stable")
+        times[span], units[span] = times[span][order], units[span][order]
+
+
+def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+
+
+def write_events(path: str | os.PathLike[str], store: EventStore) -> None:
+    """Write `store` to `path` in SHD's layout, atomically.
+
+    Times are float32 seconds, not SHD's float16: they keep every microsecond up to 16 s, so that
+    `read_events` gives back the same events.
+
+    Raises:
+        DataError: an event at or after 16 s.
+    """
+    late = store.times_us >= _WRITE_LIMIT_US
+    _refuse_first(
+        late, store.times_us, "times_us", f"below {_WRITE_LIMIT_US}", store.source, store.offsets
+    )
+    seconds = (store.times_us / 1e6).astype(np.float32)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        _write_ragged(file, "spikes/times", seconds, store.offsets, np.float32)
+        _write_ragged(file, "spikes/units", store.units, store.offsets, np.uint16)
+        file["labels"] = store.labels.astype(np.uint16)
+        file["extra/speaker"] = store.speakers.astype(np.int16)
+        file["extra/keys"] = _as_bytes(store.classes)
+
+
+def _write_ragged(
+    file: h5py.File,
+    field: str,
+    values: NDArray[Any],
+    offsets: NDArray[np.int64],
+    dtype: type[np.generic],
+) -> None:
+    rows = np.empty(len(offsets) - 1, dtype=object)
+    for clip in range(len(rows)):
+        rows[clip] = values[offsets[clip] : offsets[clip + 1]].astype(dtype)
+    file.create_dataset(field, data=rows, dtype=h5py.vlen_dtype(dtype))
+
+
+def _as_bytes(names: Sequence[str]) -> NDArray[np.bytes_]:
+    return np.array([name.encode("utf-8") for name in names])

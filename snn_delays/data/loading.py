@@ -1,0 +1,106 @@
+"""`load`: a name and a split in, a `SpikeDataset` out.
+
+The clips of each split are chosen here; speakers are never shared between train and valid.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snn_delays.data.dataset import SpikeDataset
+from snn_delays.data.sources import Source, find_file, find_source
+from snn_delays.data.store import EventStore, open_store
+from snn_delays.data.synthetic import SyntheticTask, make_synthetic
+from snn_delays.errors import DataError
+
+SPLITS = ("train", "valid", "train+valid", "test")
+
+
+def load(
+    name: str,
+    split: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    dt_ms: float = 10.0,
+    steps: int | None = None,
+    channel_bin: int | None = None,
+    valid_speakers: Sequence[int] | None = None,
+    seed: int = 0,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> SpikeDataset:
+    """One split of a data set, binned.
+
+    Args:
+        name: a key of `SOURCES`.
+        split: `train` (all speakers but `valid_speakers`), `valid` (those speakers, of the same
+            file), `train+valid` (the whole file), or `test` (its own file).
+        data_dir: the folder in or below which the files lie; the built-in task needs none.
+        dt_ms: step length in milliseconds.
+        steps: `T`; the data set's own by default.
+        channel_bin: neighbouring channels summed; the data set's own by default.
+        valid_speakers: whole speakers held out of train; the data set's own by default.
+        seed: of the built-in task; other data sets do not use it.
+        cache_dir: where packed stores lie, see `store.cache_folder`.
+
+    Raises:
+        MissingSplitError: the split's file is not below `data_dir`.
+        DataError: an unknown name or split, a bad file, or a split without clips of every class.
+    """
+    source = find_source(name)
+    if split not in SPLITS:
+        raise DataError("`split`", f"one of {', '.join(SPLITS)}", repr(split))
+    file_split = "test" if split == "test" else "train"
+    if name == "synthetic":
+        path = make_synthetic(SyntheticTask(seed=seed), cache_dir)[file_split]
+    else:
+        path = _find(source, file_split, data_dir)
+    store = open_store(path, channels=source.channels, classes=source.classes, cache_dir=cache_dir)
+    held_out = source.valid_speakers if valid_speakers is None else tuple(valid_speakers)
+    return SpikeDataset(
+        store,
+        _choose_clips(store, split, held_out),
+        dt_ms=dt_ms,
+        steps=source.steps if steps is None else steps,
+        channel_bin=source.channel_bin if channel_bin is None else channel_bin,
+        name=f"{name} {split}",
+    )
+
+
+def _find(source: Source, split: str, data_dir: str | os.PathLike[str] | None) -> Path:
+    filename = source.files[split]
+    if data_dir is None:
+        raise DataError(
+            f"{source.name} needs {filename} (or {filename}.gz), and no data folder is given",
+            remedy=f"Fetch it from {source.address} and name its folder (--data-dir).",
+        )
+    return find_file(data_dir, filename)
+
+
+def _choose_clips(store: EventStore, split: str, held_out: tuple[int, ...]) -> NDArray[np.int64]:
+    """The clips of a split; every class must be among them."""
+    chosen = np.ones(len(store), bool)
+    if split in ("train", "valid"):
+        known = np.unique(store.speakers)
+        if not held_out or not np.isin(held_out, known[known >= 0]).all():
+            raise DataError(
+                "`valid_speakers`",
+                f"speakers of {store.source}, {_listed(known)}",
+                _listed(held_out),
+            )
+        chosen = np.isin(store.speakers, held_out) == (split == "valid")
+    counts = np.bincount(store.labels[chosen], minlength=len(store.classes))
+    if (counts == 0).any():
+        missing = ", ".join(store.classes[i] for i in np.flatnonzero(counts == 0)[:3])
+        raise DataError(
+            f"{split} of {store.source}", "made of clips of every class", f"none of {missing}"
+        )
+    return np.flatnonzero(chosen)
+
+
+def _listed(speakers: Sequence[int] | NDArray[np.int64]) -> str:
+    return ", ".join(str(speaker) for speaker in speakers) or "none"

@@ -1,0 +1,124 @@
+"""The packed store: an SHD-layout file read once, kept as one flat safetensors file.
+
+The second time it is memory-mapped; a damaged store, or one of other source bytes, is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from snn_delays.atomic import replacing
+from snn_delays.data.events import EventStore
+from snn_delays.data.hdf5 import read_events, unpacked
+from snn_delays.errors import DataError
+
+__all__ = ["EventStore", "cache_folder", "open_store"]
+
+_STORE_VERSION = 1  # raise it when the meaning of a store changes: old ones are then left unread
+_DTYPES = {"times_us": "I32", "units": "I16", "offsets": "I64", "labels": "I64", "speakers": "I64"}
+_NUMPY: dict[str, np.dtype[Any]] = {
+    "I16": np.dtype("<i2"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
+}
+
+
+def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """`cache_dir`, else the environment's `SNN_DELAYS_CACHE`, else `~/.cache/snn-delays`."""
+    chosen = cache_dir or os.environ.get("SNN_DELAYS_CACHE") or "~/.cache/snn-delays"
+    return Path(chosen).expanduser()
+
+
+def open_store(
+    path: str | os.PathLike[str],
+    *,
+    channels: int,
+    classes: tuple[str, ...],
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> EventStore:
+    """The events of an SHD-layout file (`.h5` or `.h5.gz`), from its packed store.
+
+    The store lies in the cache folder, named by the SHA-256 of the source's bytes, the store's
+    version, `channels` and `classes`. Each opening checks the payload's checksums. It is written
+    atomically, so several processes may open the same file at once: each that finds no store makes
+    the same one.
+
+    Args:
+        channels: number of input channels; a unit beyond it is refused.
+        classes: class names in the order of the labels.
+        cache_dir: see `cache_folder`.
+
+    Raises:
+        DataError: the source is missing or bad (see `hdf5.read_events`), or the cache folder
+            cannot be written.
+    """
+    path, folder = Path(path), cache_folder(cache_dir)
+    key = _key(path, channels, classes)
+    stem = path.name.removesuffix(".gz").removesuffix(".h5")
+    packed = folder / f"{stem}-{key[:16]}.safetensors"
+    arrays = _read_store(packed, key)
+    if arrays is None:
+        try:
+            with unpacked(path, folder) as plain:
+                store = read_events(plain, channels=channels, classes=classes, source=path.name)
+            _write_store(packed, key, store)
+        except OSError as error:
+            raise DataError(
+                f"{path.name} cannot be packed in the cache folder {folder} ({error.strerror})",
+                remedy="Set SNN_DELAYS_CACHE to a folder with room.",
+            ) from error
+        arrays = _read_store(packed, key)
+        if arrays is None:
+            raise DataError(f"{packed} cannot be read back", remedy="Is the disk sound?")
+    return EventStore(**arrays, channels=channels, classes=classes, source=path.name)
+
+
+def _key(path: Path, channels: int, classes: tuple[str, ...]) -> str:
+    try:
+        with open(path, "rb") as file:
+            source = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    recipe = json.dumps([_STORE_VERSION, source, channels, classes])
+    return hashlib.sha256(recipe.encode()).hexdigest()
+
+
+def _write_store(packed: Path, key: str, store: EventStore) -> None:
+    tensors = {name: np.ascontiguousarray(getattr(store, name)) for name in _DTYPES}
+    checksums = {name: hashlib.sha256(array.data).hexdigest() for name, array in tensors.items()}
+    description = {"key": key, "version": _STORE_VERSION, "source": store.source}
+    description |= {"channels": store.channels, "classes": store.classes, "sha256": checksums}
+    with replacing(packed) as temporary:
+        save_file(tensors, temporary, metadata={"store": json.dumps(description)})
+
+
+def _read_store(packed: Path, key: str) -> dict[str, NDArray[Any]] | None:
+    """The arrays of the store, memory-mapped, or None where there is none or it is damaged."""
+    try:
+        # "c", copy on write: torch wants writable memory, and the file is never changed.
+        raw = np.memmap(packed, dtype=np.uint8, mode="c")
+        start = 8 + int.from_bytes(raw[:8].tobytes(), "little")
+        header = json.loads(raw[8:start].tobytes())
+        description = json.loads(header["__metadata__"]["store"])
+        if description["key"] != key:
+            return None
+        arrays = {}
+        for name, dtype in _DTYPES.items():
+            entry = header[name]
+            begin, end = entry["data_offsets"]
+            array = raw[start + begin : start + end].view(_NUMPY[dtype])
+            checksum = hashlib.sha256(array.data).hexdigest()
+            if entry["dtype"] != dtype or checksum != description["sha256"][name]:
+                return None
+            arrays[name] = np.asarray(array)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return arrays

@@ -1,0 +1,103 @@
+"""Binning against a loop in plain Python integers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from data_helpers import CHANNELS, random_store, store_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snn_delays.data import binning
+from snn_delays.data.binning import bin_events, binned_channels, dropped_share
+
+
+def tensors(store):
+    return [torch.from_numpy(a) for a in (store.times_us, store.units, store.offsets)]
+
+
+def binned(store, clips, dt_us, steps, channel_bin):
+    return bin_events(
+        *tensors(store),
+        torch.tensor(clips, dtype=torch.int64),
+        dt_us=dt_us,
+        steps=steps,
+        channels=store.channels,
+        channel_bin=channel_bin,
+    )
+
+
+def oracle(store, clips, dt_us, steps, channel_bin):
+    width = len({unit // channel_bin for unit in range(store.channels)})
+    x = torch.zeros(steps, len(clips), width)
+    dropped = 0
+    for n, clip in enumerate(clips):
+        for event in range(int(store.offsets[clip]), int(store.offsets[clip + 1])):
+            step = int(store.times_us[event]) // dt_us
+            if step < steps:
+                x[step, n, int(store.units[event]) // channel_bin] += 1
+            else:
+                dropped += 1
+    return x, dropped
+
+
+@st.composite
+def cases(draw):
+    """Clips whose spikes crowd around bin edges, the last unit and the last step."""
+    dt_us = draw(st.sampled_from([1, 7, 1000, 10_000]))
+    steps = draw(st.integers(1, 8))
+    time = st.builds(
+        lambda step, beside: max(0, step * dt_us + beside),
+        st.integers(0, steps + 2),
+        st.integers(-1, 1),
+    )
+    far = st.integers(0, 2_000_000_000)
+    unit = st.one_of(st.integers(0, CHANNELS - 1), st.just(CHANNELS - 1))
+    clip = st.lists(st.tuples(st.one_of(time, far), unit), max_size=12).map(sorted)
+    clips = draw(st.lists(clip, min_size=1, max_size=5))
+    chosen = draw(st.lists(st.integers(0, len(clips) - 1), max_size=6))
+    return store_of(clips), chosen, dt_us, steps, draw(st.integers(1, CHANNELS))
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases())
+def test_agrees_with_the_loop(case):
+    store, clips, dt_us, steps, channel_bin = case
+    expected, dropped = oracle(store, clips, dt_us, steps, channel_bin)
+    x = binned(store, clips, dt_us, steps, channel_bin)
+    assert x.dtype == torch.float32
+    assert torch.equal(x, expected)
+    total = sum(int(store.offsets[c + 1] - store.offsets[c]) for c in clips)
+    share = dropped_share(store, dt_us, steps, np.array(clips, np.int64))
+    assert share == pytest.approx(dropped / max(1, total))
+
+
+def test_the_bin_edge_belongs_to_the_later_step():
+    store = store_of([[(42_999, 0), (43_000, 0), (43_001, 0)]])
+    assert binned(store, [0], 1000, 50, 1)[42:44, 0, 0].tolist() == [1, 2]
+
+
+def test_a_last_group_of_fewer_channels():
+    store = store_of([[(0, 8), (0, 9)]])
+    assert binned_channels(CHANNELS, 4) == 3
+    assert binned(store, [0], 10, 1, 4)[0, 0].tolist() == [0, 0, 2]
+
+
+def test_a_clip_does_not_depend_on_its_batch():
+    store = random_store()
+    everything = binned(store, list(range(len(store))), 10_000, 15, 2)
+    for clip in range(len(store)):
+        assert torch.equal(binned(store, [clip], 10_000, 15, 2)[:, 0], everything[:, clip])
+
+
+def test_no_clips_and_no_events():
+    assert binned(random_store(), [], 1000, 3, 1).shape == (3, 0, CHANNELS)
+    assert not binned(store_of([[], []]), [1, 0], 1000, 3, 1).any()
+
+
+def test_batches_too_large_for_32_bits_are_counted_the_same(monkeypatch):
+    clips = list(range(24))
+    expected = binned(random_store(), clips, 10_000, 15, 2)
+    monkeypatch.setattr(binning, "_INT32_CELLS", 0)
+    assert torch.equal(binned(random_store(), clips, 10_000, 15, 2), expected)

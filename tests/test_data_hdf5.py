@@ -1,0 +1,165 @@
+"""The SHD layout: what is read back, and that bad files are refused in one sentence."""
+
+from __future__ import annotations
+
+import gzip
+
+import h5py
+import numpy as np
+import pytest
+from data_helpers import CHANNELS, CLASSES, assert_same_events, random_store, store_of, write_raw
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from snn_delays.data import hdf5
+from snn_delays.data.hdf5 import read_events, unpacked, write_events
+from snn_delays.errors import DataError
+
+TIMES = [[0.0, 0.25], [], [0.5]]
+UNITS = [[0, 9], [], [3]]
+LABELS = [0, 1, 2]
+VLEN16 = h5py.vlen_dtype(np.float16)
+
+
+def read(path, **options):
+    return read_events(path, **{"channels": CHANNELS, "classes": CLASSES} | options)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    clips=st.lists(
+        st.lists(st.tuples(st.integers(0, 15_999_999), st.integers(0, CHANNELS - 1)), max_size=5),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_written_events_come_back_to_the_microsecond(tmp_path, clips):
+    store = store_of([sorted(clip, key=lambda event: event[0]) for clip in clips])
+    write_events(tmp_path / "a.h5", store)
+    assert_same_events(read(tmp_path / "a.h5"), store)
+
+
+def test_blocks_join_seamlessly(tmp_path, monkeypatch):
+    store = random_store(24)
+    write_events(tmp_path / "a.h5", store)
+    monkeypatch.setattr(hdf5, "_BLOCK", 5)
+    assert_same_events(read(tmp_path / "a.h5"), store)
+
+
+@settings(max_examples=200, deadline=None)
+@given(seconds=st.floats(0, 4, width=16))
+def test_float16_seconds_become_the_nearest_microsecond(tmp_path_factory, seconds):
+    path = write_raw(tmp_path_factory.mktemp("f") / "a.h5", [[seconds]], [[1]], [0])
+    assert read(path).times_us[0] == round(float(np.float16(seconds)) * 10**6)
+
+
+def test_unsorted_clips_are_sorted_stably_and_others_left_alone(tmp_path):
+    times = [[0.5, 0.25, 0.5, 0.125], [0.125], [0.25, 0.25]]
+    store = read(write_raw(tmp_path / "a.h5", times, [[1, 2, 3, 4], [5], [7, 6]], LABELS))
+    assert store.times_us.tolist() == [125000, 250000, 500000, 500000, 125000, 250000, 250000]
+    assert store.units.tolist() == [4, 2, 1, 3, 5, 7, 6]
+
+
+def test_extra_fields_are_optional(tmp_path):
+    path = write_raw(tmp_path / "a.h5", TIMES, UNITS, LABELS, extra__speaker=None, extra__keys=None)
+    store = read(path, classes=None)
+    assert store.speakers.tolist() == [-1, -1, -1]
+    assert store.classes == ("0", "1", "2")
+
+
+def test_a_file_without_a_single_event(tmp_path):
+    store = read(write_raw(tmp_path / "a.h5", [[], []], [[], []], [0, 1]))
+    assert len(store) == 2
+    assert store.offsets.tolist() == [0, 0, 0]
+
+
+BAD = {
+    "negative": ({"times": [[0.0, -0.25], [], [0.5]]}, "`spikes/times` of clip 0"),
+    "nan": ({"times": [[0.0, 0.25], [], [np.nan]]}, "`spikes/times` of clip 2"),
+    "infinite": ({"times": [[0.0, 0.25], [], [np.inf]]}, "`spikes/times` of clip 2"),
+    "unit": ({"units": [[0, 9], [], [10]]}, "`spikes/units` of clip 2 in a.h5 .* 0 .. 9; got 10"),
+    "unequal": ({"units": [[0], [], [3]]}, "`spikes/units` of clip 0 .* as its `spikes/times`, 2"),
+    "label": ({"labels": [0, 3, 2]}, "`labels` of clip 1 in a.h5 must be in 0 .. 2; got 3"),
+    "few labels": ({"labels": [0, 1]}, "`spikes/times` of a.h5 must be as long as `labels`, 2"),
+    "few speakers": ({"extra__speaker": np.zeros(2, int)}, "`extra/speaker` of a.h5"),
+    "no clips": ({"times": [], "units": [], "labels": []}, "a.h5 holds no clips"),
+    "no times": ({"spikes__times": None}, "`spikes/times` of a.h5 .* got nothing"),
+    "flat times": ({"spikes__times": np.zeros(3)}, "`spikes/times` of a.h5 .* variable-length"),
+    "float units": ({"spikes__units": (TIMES, VLEN16)}, "`spikes/units` of a.h5 .* integers"),
+    "float labels": ({"labels": None, "extra__x": 0}, "`labels` of a.h5 .* got nothing"),
+    "square labels": ({"labels": np.zeros((3, 1), int)}, "`labels` of a.h5 .* shape"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_values_are_named(tmp_path, name):
+    changes, message = BAD[name]
+    columns = {"times": TIMES, "units": UNITS, "labels": LABELS} | changes
+    if isinstance(columns["labels"], list):
+        path = write_raw(tmp_path / "a.h5", **columns)
+    else:  # a labels column of another shape, or none
+        path = write_raw(tmp_path / "a.h5", **columns | {"labels": LABELS})
+        with h5py.File(path, "a") as file:
+            del file["labels"]
+            if columns["labels"] is not None:
+                file["labels"] = columns["labels"]
+    with pytest.raises(DataError, match=message) as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_kinds_of_file(tmp_path):
+    path = tmp_path / "a.h5"
+    for content in (b"", b"not HDF5"):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.h5 cannot be read as HDF5"):
+            read(path)
+    with h5py.File(path, "w") as file:
+        file["spikes"] = 1
+    with pytest.raises(DataError, match=r"a\.h5"):
+        read(path)
+
+
+def test_a_file_cut_short_anywhere(tmp_path):
+    write_events(tmp_path / "whole.h5", random_store())
+    whole = (tmp_path / "whole.h5").read_bytes()
+    for size in range(0, len(whole), max(1, len(whole) // 60)):
+        (tmp_path / "cut.h5").write_bytes(whole[:size])
+        with pytest.raises(DataError, match=r"cut\.h5"):
+            read(tmp_path / "cut.h5")
+
+
+def test_gz_is_unpacked_and_the_copy_removed(tmp_path):
+    (tmp_path / "a.h5.gz").write_bytes(gzip.compress(b"content"))
+    with unpacked(tmp_path / "a.h5.gz", tmp_path / "scratch") as plain:
+        assert plain.read_bytes() == b"content"
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_gz_cut_short_or_damaged(tmp_path):
+    whole = gzip.compress(bytes(range(256)) * 50)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    for content in (whole[:-1], whole[:20], whole[:5], b"no gz", bytes(flipped)):
+        (tmp_path / "a.h5.gz").write_bytes(content)
+        with (
+            pytest.raises(DataError, match=r"a\.h5\.gz is damaged or cut short"),
+            unpacked(tmp_path / "a.h5.gz", tmp_path / "scratch"),
+        ):
+            pass
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_missing_file_and_impossible_channels(tmp_path):
+    with pytest.raises(DataError, match="not there"), unpacked(tmp_path / "a.h5", tmp_path):
+        pass
+    with pytest.raises(DataError, match="`channels`"):
+        read(tmp_path / "a.h5", channels=40000)
+
+
+def test_writing_refuses_times_float32_cannot_hold(tmp_path):
+    with pytest.raises(DataError, match="`times_us` of clip 1"):
+        write_events(tmp_path / "a.h5", store_of([[], [(16_000_000, 0)]]))
+    assert list(tmp_path.iterdir()) == []

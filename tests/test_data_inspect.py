@@ -1,0 +1,51 @@
+"""`describe`: the numbers of a file, counted by hand."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+from data_helpers import store_of, write_raw
+
+from snn_delays.data.hdf5 import write_events
+from snn_delays.data.inspect import describe
+from snn_delays.errors import DataError
+
+
+def test_a_small_file(tmp_path):
+    clips = [[(1000, 2), (250_000, 9)], [], [(500_000, 2)], [(5, 0), (6, 1), (750_000, 0)]]
+    write_events(tmp_path / "a.h5", store_of(clips, labels=[0, 1, 0, 0], speakers=[7, 7, 3, -1]))
+    (tmp_path / "a.h5.gz").write_bytes(gzip.compress((tmp_path / "a.h5").read_bytes()))
+    facts = describe(tmp_path / "a.h5")
+    assert facts == {
+        "file": "a.h5",
+        "clips": 4,
+        "events": 6,
+        "channels_used": 4,
+        "largest_unit": 9,
+        "classes": {"a": 3, "b": 1, "c": 0},
+        "speakers": {-1: 1, 3: 1, 7: 2},
+        "spikes_per_clip": {"min": 0, "mean": 1.5, "max": 3},
+        "last_spike_s": {"min": 0.25, "mean": 0.5, "max": 0.75},
+        "problems": [
+            "1 clips have no spikes, the first is clip 1.",
+            "No clips of class c.",
+            "Speakers are unknown, so no speakers can be held out for validation.",
+        ],
+    }
+    json.dumps(facts)
+    assert describe(tmp_path / "a.h5.gz") == facts | {"file": "a.h5.gz"}
+
+
+def test_a_file_without_spikes(tmp_path):
+    facts = describe(write_raw(tmp_path / "a.h5", [[], [], []], [[], [], []], [0, 1, 2]))
+    assert facts["largest_unit"] is None
+    assert facts["last_spike_s"] is None
+    assert facts["spikes_per_clip"]["max"] == 0
+
+
+def test_a_bad_file(tmp_path):
+    (tmp_path / "a.h5").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match=r"a\.h5"):
+        describe(tmp_path / "a.h5")

@@ -1,0 +1,146 @@
+"""`load`: which clips make which split, and what is said when files are missing."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from snn_delays import data
+from snn_delays.data.events import EventStore
+from snn_delays.data.hdf5 import write_events
+from snn_delays.data.sources import SOURCES, find_file, find_source
+from snn_delays.errors import DataError, MissingSplitError
+
+SHD = SOURCES["shd"]
+
+
+def shd_like(speakers: list[int], classes: int = 20) -> EventStore:
+    """One spike per clip, every speaker saying every class once; the unit is the clip's number."""
+    clips = len(speakers) * classes
+    return EventStore(
+        times_us=np.full(clips, 15_000, np.int32),
+        units=np.arange(clips, dtype=np.int16),
+        offsets=np.arange(clips + 1),
+        labels=np.tile(np.arange(classes), len(speakers)),
+        speakers=np.repeat(speakers, classes),
+        channels=700,
+        classes=SHD.classes,
+        source="shd_train.h5",
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SNN_DELAYS_CACHE", str(tmp_path / "cache"))
+    write_events(tmp_path / "deep" / "er" / "shd_train.h5", shd_like([0, 1, 9, 11]))
+    return tmp_path
+
+
+def clips_of(dataset):
+    """Which clips are in it, by the unit of their only spike."""
+    return {int(dataset._store.units[clip]) for clip in dataset._clips}
+
+
+def test_splits_hold_out_whole_speakers(folder):
+    train, valid, both = (
+        data.load("shd", split, data_dir=folder) for split in ("train", "valid", "train+valid")
+    )
+    assert set(train.speakers.tolist()) == {0, 1}
+    assert set(valid.speakers.tolist()) == {9, 11}
+    assert clips_of(train) | clips_of(valid) == clips_of(both) == set(range(80))
+    assert not clips_of(train) & clips_of(valid)
+    assert (train.name, train.steps, train.channels) == ("shd train", 100, 140)
+    assert train[3].x.nonzero().tolist() == [[1, 3 // 5]]
+
+
+def test_options_override_the_source(folder):
+    valid = data.load(
+        "shd", "valid", data_dir=folder, dt_ms=5, steps=8, channel_bin=7, valid_speakers=[1]
+    )
+    assert set(valid.speakers.tolist()) == {1}
+    assert (valid.steps, valid.channels) == (8, 100)
+    assert valid[0].x[3].sum() == 1
+
+
+def test_test_is_its_own_file(folder):
+    with pytest.raises(MissingSplitError, match=r"shd_test\.h5 \(or shd_test\.h5\.gz\) is not in"):
+        data.load("shd", "test", data_dir=folder)
+    write_events(folder / "shd_test.h5", shd_like([4, 5]))
+    test = data.load("shd", "test", data_dir=folder)
+    assert set(test.speakers.tolist()) == {4, 5}
+
+
+@pytest.mark.parametrize("speakers", [(), (9, 99)])
+def test_impossible_validation_speakers(folder, speakers):
+    with pytest.raises(
+        DataError, match=r"`valid_speakers` must be speakers of shd_train\.h5, 0, 1"
+    ):
+        data.load("shd", "valid", data_dir=folder, valid_speakers=speakers)
+
+
+def test_splits_without_every_class(folder):
+    with pytest.raises(DataError, match=r"train of .* must be made of clips of every class"):
+        data.load("shd", "train", data_dir=folder, valid_speakers=(0, 1, 9, 11))
+    write_events(folder / "shd_test.h5", shd_like([4, 5], classes=19))
+    with pytest.raises(DataError, match="got none of neun"):
+        data.load("shd", "test", data_dir=folder)
+
+
+def test_unknown_names_and_missing_folders(folder):
+    with pytest.raises(DataError, match=r"one of synthetic, shd; got 'sdh'"):
+        data.load("sdh", "train")
+    with pytest.raises(DataError, match="`split` must be one of train, valid"):
+        data.load("shd", "all", data_dir=folder)
+    with pytest.raises(DataError, match=r"shd needs shd_train\.h5.*--data-dir"):
+        data.load("shd", "train")
+    with pytest.raises(DataError, match="not a folder"):
+        data.load("shd", "train", data_dir=folder / "nowhere")
+
+
+def test_find_file_prefers_the_shallow_and_the_plain(tmp_path):
+    def touch(*parts):
+        path = tmp_path.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(b""))
+        return path
+
+    touch(".hidden", "a.h5")
+    touch("1", "2", "3", "4", "5", "a.h5")  # too deep
+    with pytest.raises(MissingSplitError):
+        find_file(tmp_path, "a.h5")
+    for parts in (
+        ("1", "2", "3", "4", "a.h5"),
+        ("1", "b", "a.h5.gz"),
+        ("1", "b", "a.h5"),
+        ("1", "a", "a.h5"),
+        ("a.h5.gz",),
+    ):  # each is preferred to all before it
+        path = touch(*parts)
+        assert find_file(tmp_path, "a.h5") == path
+
+
+def test_shd_classes_are_english_then_german():
+    assert len(SHD.classes) == 20
+    assert SHD.classes[0] == "zero"
+    assert SHD.classes[9:11] == ("nine", "null")
+    assert SHD.classes[19] == "neun"
+    assert find_source("shd") is SHD
+
+
+def test_packing_needs_no_torch():
+    code = (
+        "import sys, snn_delays.data as d; d.describe, d.open_store, d.make_synthetic, d.SOURCES\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_resolves():
+    for name in data.__all__:
+        assert getattr(data, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = data.nothing

@@ -1,0 +1,137 @@
+"""The built-in task: the same from the same seed, and only lags between channels tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from data_helpers import assert_same_events
+
+from snn_delays import data
+from snn_delays.data.sources import SOURCES
+from snn_delays.data.store import open_store
+from snn_delays.data.synthetic import SyntheticTask, generate, latencies_ms, make_synthetic
+from snn_delays.errors import DataError
+
+TASK = SyntheticTask()
+CLEAN = replace(TASK, drop=0.0, noise=0.0, jitter_ms=0.0, tempo=0.0, shift=0, onset_ms=0.0)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def splits(cache):
+    return {s: data.load("synthetic", s, cache_dir=cache) for s in ("train", "valid", "test")}
+
+
+def all_of(dataset):
+    x, labels = dataset.batch(torch.arange(len(dataset)))
+    return x.transpose(0, 1).numpy(), labels.numpy()  # [N, T, C]
+
+
+def test_the_table_says_what_the_task_is():
+    source = SOURCES["synthetic"]
+    assert (source.channels, source.classes) == (TASK.channels, TASK.class_names)
+    first = TASK.train_speakers
+    assert source.valid_speakers == tuple(range(first, first + TASK.valid_speakers))
+    assert source.steps * 10 == TASK.duration_ms
+
+
+def test_splits(splits):
+    sizes = {name: len(split) for name, split in splits.items()}
+    assert sizes == {"train": 1920, "valid": 640, "test": 960}
+    speakers = {name: set(split.speakers.tolist()) for name, split in splits.items()}
+    assert speakers["train"] == set(range(12))
+    assert speakers["valid"] == set(range(12, 16))
+    assert speakers["test"] == set(range(16, 22))
+    for split in splits.values():
+        assert split.dropped_share == 0
+        assert split.labels.bincount().unique().numel() == 1
+
+
+def test_files_are_read_back_as_generated(cache):
+    paths = make_synthetic(TASK, cache)
+    for split, path in paths.items():
+        store = open_store(path, channels=TASK.channels, classes=TASK.class_names, cache_dir=cache)
+        assert_same_events(store, generate(TASK, split))
+    assert make_synthetic(TASK, cache) == paths
+    assert make_synthetic(replace(TASK, seed=1), cache) != paths
+
+
+def test_seeds():
+    small = replace(TASK, repetitions=1)
+    assert_same_events(generate(small, "test"), generate(small, "test"))
+    other = generate(replace(small, seed=1), "test")
+    assert not np.array_equal(generate(small, "test").units, other.units)
+
+
+def test_every_channel_fires_equally_often_in_every_clean_clip():
+    store = generate(replace(CLEAN, shift=3, repetitions=2), "train")
+    for clip in range(len(store)):
+        units = store.units[store.offsets[clip] : store.offsets[clip + 1]]
+        assert np.bincount(units, minlength=TASK.channels).tolist() == [TASK.repeats] * 40
+
+
+def test_clean_clips_play_the_latencies():
+    store = generate(replace(CLEAN, repetitions=1), "test")
+    patterns = latencies_ms(CLEAN)
+    for clip in range(len(store)):
+        span = slice(store.offsets[clip], store.offsets[clip + 1])
+        played = sorted(zip(store.times_us[span].tolist(), store.units[span].tolist(), strict=True))
+        pattern = (patterns[store.labels[clip]] * 1000).astype(int)
+        expected = sorted((int(t), c) for row in pattern for c, t in enumerate(row))
+        assert played == expected
+
+
+def test_classes_share_every_moment_and_differ_in_order():
+    """The set of what sounds at one step is the same in all melodies; the sequence is not."""
+    pattern = latencies_ms(TASK)
+    steps = (pattern // 10).astype(int)
+    moments, sequences = set(), set()
+    for melody in steps:
+        chords = [
+            tuple(np.flatnonzero((melody == step).any(axis=0)).tolist())
+            for step in range(melody.max() + 1)
+        ]
+        moments.add(tuple(sorted(chords)))
+        sequences.add(tuple(chords))
+    assert len(moments) == 1
+    assert len(sequences) == TASK.classes
+
+
+def nearest_centroid(train, test):
+    """Accuracy of the nearest class mean."""
+    (x, y), (x_test, y_test) = train, test
+    centroids = np.stack([x[y == k].mean(axis=0) for k in range(TASK.classes)])
+    distance = ((x_test[:, None] - centroids) ** 2).sum(axis=2)
+    return (distance.argmin(axis=1) == y_test).mean()
+
+
+def test_counts_say_nothing_and_times_do(splits):
+    (x, y), (x_test, y_test) = all_of(splits["train"]), all_of(splits["test"])
+    counts = nearest_centroid((x.sum(axis=1), y), (x_test.sum(axis=1), y_test))
+    assert counts < 0.15  # chance is 0.1; four standard deviations at 960 clips are 0.04
+    coarse, coarse_test = (
+        a.reshape(len(a), 15, 4, 5, 8).sum(axis=(2, 4)).reshape(len(a), -1) for a in (x, x_test)
+    )
+    assert nearest_centroid((coarse, y), (coarse_test, y_test)) > 0.4
+
+
+def test_impossible_tasks():
+    with pytest.raises(DataError, match="`sweep_ms`"):
+        SyntheticTask(sweep_ms=50)
+    with pytest.raises(DataError, match="`duration_ms`"):
+        SyntheticTask(duration_ms=300)
+    with pytest.raises(DataError, match="`classes`"):
+        latencies_ms(SyntheticTask(notes=2, repeats=1, classes=3))
+
+
+def test_unwritable_cache(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        make_synthetic(replace(TASK, repetitions=1), tmp_path / "file")
