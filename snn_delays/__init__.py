@@ -1,0 +1,1 @@
+"""Spiking neural networks with one learnable delay per synapse, exported as integers."""
