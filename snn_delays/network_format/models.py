@@ -30,6 +30,7 @@ from snn_delays.network_format.arrays import (
 FORMAT: Final = "snn-delays/network"
 FORMAT_VERSION: Final = 1
 MAX_FEATURES = 2**20
+MAX_KERNELS = 256
 MAX_DELAY = 2**16 - 1
 MAX_STEPS = 10**6
 
@@ -101,7 +102,7 @@ class Layer(_Part):
 
     in_features: Features
     out_features: Features
-    kernel_count: int = Field(ge=1, le=MAX_FEATURES)
+    kernel_count: int = Field(ge=1, le=MAX_KERNELS)
     max_delay: int = Field(ge=0, le=MAX_DELAY)
     granularity: Literal["synaptic", "axonal", "dendritic"]
     delays: Annotated[np.ndarray, WithJsonSchema(_DELAYS)]
