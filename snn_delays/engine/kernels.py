@@ -1,0 +1,229 @@
+"""The compiled loops for whole clips: delayed sums, then neurons, one clip after the other.
+
+numba compiles each once per dtype and keeps the result on disk. Products and sums are neither
+fused nor reordered, so currents and voltages are the same bits as in `reference`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+GROUP = 4  # contacts added in one pass over a line of currents
+GROUP_TILE = 6  # groups added before the next output: their input rows stay in the L1 cache
+NEURON_TILE = 64  # neurons updated side by side, in vector registers
+DENSE_FROM = 0.06  # events per step above which an input is added as a whole row
+
+compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+
+class Contacts(NamedTuple):
+    """A layer's synapses. Contact `c` of `P` belongs to input `source[c]`; `P` is a multiple of
+    `GROUP`, the last contacts having weight 0."""
+
+    weights: np.ndarray  # [out, P]
+    delays: np.ndarray  # [out, P] uint16
+    source: np.ndarray  # [P]
+    bias: np.ndarray  # [out]
+    fan_out: np.ndarray  # [in], synapses whose weight is not 0
+    reach: int  # the largest delay
+    counted: bool  # an event of value c is c spikes
+
+
+class Membrane(NamedTuple):
+    """A layer's neuron constants, in the engine's dtype."""
+
+    tau: np.floating
+    threshold: np.floating
+    rest: np.floating
+    soft: bool
+    decay_input: bool
+
+
+class Events(NamedTuple):
+    """Scratch: one clip's input, as a list of events per input and as rows over time."""
+
+    times: np.ndarray  # [in, T] int64
+    values: np.ndarray  # [in, T]
+    counts: np.ndarray  # [in]
+    rows: np.ndarray  # [in * (reach + T)], each row `reach` zeros and then the signal
+
+
+@compiled
+def list_events(signal, events, contacts):
+    """Fill `events` from one clip `[T_in, in]`; returns the synaptic operations they cause."""
+    steps, inputs = signal.shape
+    times, values, counts, rows = events
+    counts[:] = 0
+    for t in range(steps):
+        for i in range(inputs):
+            if signal[t, i] != 0:
+                times[i, counts[i]] = t
+                values[i, counts[i]] = signal[t, i]
+                counts[i] += 1
+    rows[:] = 0
+    stride = rows.size // max(inputs, 1)
+    operations = 0
+    for i in range(inputs):
+        for e in range(counts[i]):
+            rows[i * stride + contacts.reach + times[i, e]] = values[i, e]
+            operations += contacts.fan_out[i] * (np.int64(values[i, e]) if contacts.counted else 1)
+    return operations
+
+
+@compiled
+def add_group(total, start, steps, contacts, o, c, events):
+    """Add contacts `c .. c + 3` of output `o` to `total[start : start + steps]`, as whole rows."""
+    weights, delays, source, rows = contacts.weights, contacts.delays, contacts.source, events.rows
+    stride = contacts.reach + steps
+    line = total[start : start + steps]
+    w0, w1, w2, w3 = weights[o, c], weights[o, c + 1], weights[o, c + 2], weights[o, c + 3]
+    first = contacts.reach
+    s0 = source[c] * stride + first - np.int64(delays[o, c])
+    s1 = source[c + 1] * stride + first - np.int64(delays[o, c + 1])
+    s2 = source[c + 2] * stride + first - np.int64(delays[o, c + 2])
+    s3 = source[c + 3] * stride + first - np.int64(delays[o, c + 3])
+    r0, r1 = rows[s0 : s0 + steps], rows[s1 : s1 + steps]
+    r2, r3 = rows[s2 : s2 + steps], rows[s3 : s3 + steps]
+    for t in range(steps):
+        line[t] = (((line[t] + w0 * r0[t]) + w1 * r1[t]) + w2 * r2[t]) + w3 * r3[t]
+
+
+@compiled
+def add_events(total, start, contacts, o, c, events):
+    """Add contact `c` of output `o` to `total[start:]`, once per event of its input."""
+    weight = contacts.weights[o, c]
+    if weight == 0:
+        return
+    i = np.uint64(contacts.source[c])
+    begin = np.uint64(start) + np.uint64(contacts.delays[o, c])
+    for e in range(np.uint64(events.counts[i])):
+        total[begin + np.uint64(events.times[i, e])] += weight * events.values[i, e]
+
+
+@compiled
+def accumulate(contacts, events, steps, total):
+    """Currents of one clip: `total[o * (reach + steps) + t]`, summed in the order of contacts.
+
+    A group of contacts whose inputs have few events adds its weights event by event; any other
+    adds whole input rows, read at an offset of the delay. The last `reach` cells of each line
+    take what arrives after the end.
+    """
+    outputs, size = contacts.weights.shape
+    stride = contacts.reach + steps
+    dense = DENSE_FROM * steps * GROUP
+    load = np.zeros(size // GROUP, np.int64)
+    for c in range(size):
+        load[c // GROUP] += events.counts[contacts.source[c]]
+    for o in range(outputs):
+        total[o * stride : (o + 1) * stride] = contacts.bias[o]
+    for first in range(0, len(load), GROUP_TILE):
+        for o in range(outputs):
+            for g in range(first, min(first + GROUP_TILE, len(load))):
+                if load[g] > dense:
+                    add_group(total, o * stride, steps, contacts, o, g * GROUP, events)
+                elif load[g] > 0:
+                    for c in range(g * GROUP, (g + 1) * GROUP):
+                        add_events(total, o * stride, contacts, o, c, events)
+
+
+@compiled
+def charge(voltage, current, membrane):
+    """The voltage before threshold, in SpikingJelly's order of operations."""
+    if membrane.decay_input:
+        return voltage + (current - (voltage - membrane.rest)) / membrane.tau
+    return voltage - (voltage - membrane.rest) / membrane.tau + current
+
+
+@compiled
+def fire(total, stride, membrane, spikes):
+    """Run spiking neurons over one clip: currents `total[o * stride + t]` to `spikes [T, out]`.
+
+    Returns:
+        The number of spikes, of neuron updates (steps on which a neuron was away from rest or had
+        a current), and the smallest distance of a voltage to the threshold.
+    """
+    steps, outputs = spikes.shape
+    threshold, rest, soft = membrane.threshold, membrane.rest, membrane.soft
+    current = np.empty((steps, NEURON_TILE), total.dtype)
+    voltage = np.empty(NEURON_TILE, total.dtype)
+    nearest = np.full(NEURON_TILE, np.inf, total.dtype)
+    awake = np.zeros(NEURON_TILE, np.int64)
+    spike_count = 0
+    for first in range(0, outputs, NEURON_TILE):
+        width = min(NEURON_TILE, outputs - first)
+        for j in range(width):
+            for t in range(steps):
+                current[t, j] = total[(first + j) * stride + t]
+        voltage[:] = rest
+        for t in range(steps):
+            now = current[t]
+            fired = spikes[t, first : first + width]
+            for j in range(width):
+                v, c = voltage[j], now[j]
+                h = charge(v, c, membrane)
+                spike = h >= threshold
+                reset = h - threshold if soft else rest
+                voltage[j] = reset if spike else h
+                fired[j] = spike
+                awake[j] += (v != rest) | (c != 0)
+                distance = abs(h - threshold)
+                nearest[j] = distance if distance < nearest[j] else nearest[j]
+            for j in range(width):
+                spike_count += fired[j]
+    return spike_count, awake.sum(), nearest.min()
+
+
+@compiled
+def integrate(total, stride, membrane, output):
+    """Run leaky integrators over one clip: currents to voltages `[T, out]`; returns updates."""
+    steps, outputs = output.shape
+    awake = 0
+    for o in range(outputs):
+        v = membrane.rest
+        for t in range(steps):
+            c = total[o * stride + t]
+            awake += (v != membrane.rest) | (c != 0)
+            v = charge(v, c, membrane)
+            output[t, o] = v
+    return awake
+
+
+@compiled
+def scratch(contacts, inputs, steps):
+    """The buffers for one clip, reused from clip to clip: events, and currents."""
+    real = contacts.weights.dtype
+    width = contacts.reach + steps
+    events = Events(
+        np.empty((inputs, steps), np.int64),
+        np.empty((inputs, steps), real),
+        np.empty(inputs, np.int64),
+        np.empty(inputs * width, real),
+    )
+    return events, np.empty(len(contacts.weights) * width, real)
+
+
+@compiled
+def run_spiking(signals, contacts, membrane, spikes, spike_count, operations, updates, margin):
+    """A `lif` layer over clips: `signals [N, T_in, in]` to `spikes [N, T, out]`, and tallies."""
+    steps = spikes.shape[1]
+    events, total = scratch(contacts, signals.shape[2], steps)
+    for n in range(len(signals)):
+        operations[n] = list_events(signals[n], events, contacts)
+        accumulate(contacts, events, steps, total)
+        spike_count[n], updates[n], margin[n] = fire(
+            total, contacts.reach + steps, membrane, spikes[n]
+        )
+
+
+@compiled
+def run_integrating(signals, contacts, membrane, output, operations, updates):
+    """A `li` layer over clips: `signals [N, T_in, in]` to voltages `output [N, T, out]`."""
+    steps = output.shape[1]
+    events, total = scratch(contacts, signals.shape[2], steps)
+    for n in range(len(signals)):
+        operations[n] = list_events(signals[n], events, contacts)
+        accumulate(contacts, events, steps, total)
+        updates[n] = integrate(total, contacts.reach + steps, membrane, output[n])
