@@ -142,6 +142,10 @@ class DelaySNN(nn.Module):
         self.dropout = dropout
         self.score_kind: Readout = readout
 
+    def hidden_blocks(self) -> list[DelayBlock]:
+        """The hidden layers, from the input up."""
+        return [block for block in self.blocks if isinstance(block, DelayBlock)]
+
     def simulate(self, x: Tensor, mask: Tensor | None = None) -> Simulation:
         """Run a batch from rest.
 
@@ -157,7 +161,7 @@ class DelaySNN(nn.Module):
         neurons.reset(self)
         signal = F.pad(x, (0, 0, 0, 0, 0, self.tail_steps))
         spikes = []
-        for block in self.blocks:
+        for block in self.hidden_blocks():
             signal = block(signal)
             spikes.append(signal)
             signal = self._drop(signal)

@@ -27,26 +27,8 @@ from snn_delays.evaluation import evaluate
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import clamp_delays, delay_layers, delay_statistics, round_delays, set_sigma
 from snn_delays.optimisation import Optimisation, sigma_at
+from snn_delays.reporting import Reporter
 from snn_delays.runs import Record, RunFolder, git_commit, versions
-
-
-class Reporter:
-    """What training tells the world while it runs; this one says nothing."""
-
-    def message(self, text: str) -> None:
-        """A sentence for the user."""
-
-    def start(self, epochs: int, done: int, batches: int) -> None:
-        """Training begins, after `done` epochs of an earlier session."""
-
-    def batch(self, epoch: int, batch: int) -> None:
-        """A batch is done."""
-
-    def epoch(self, record: Record) -> None:
-        """An epoch is done; `record` is its line in metrics.jsonl."""
-
-    def stop(self) -> None:
-        """Training ended, one way or the other."""
 
 
 def train(

@@ -19,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from snn_delays.reporting import Reporter
+
 
 def console() -> Console:
     """Standard output; plain when it is not a terminal."""
@@ -61,7 +63,7 @@ def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
     return "  ".join(words)
 
 
-class TerminalReporter:
+class TerminalReporter(Reporter):
     """Progress of a run: live bars on a terminal, a line an epoch elsewhere."""
 
     def __init__(self, output: Console) -> None:

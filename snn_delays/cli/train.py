@@ -88,7 +88,8 @@ def train_to_folder(
     from snn_delays.assembly import check_device
     from snn_delays.export import export_run
     from snn_delays.plots import plot_run
-    from snn_delays.training import Reporter, train
+    from snn_delays.reporting import Reporter
+    from snn_delays.training import train
 
     reporter = Reporter() if output is None else TerminalReporter(output)
     if output is not None:
