@@ -1,4 +1,4 @@
-"""What training tells the world while it runs: the interface, and the reporter that says nothing."""
+"""What training tells the world while it runs: the interface, silent in itself."""
 
 from __future__ import annotations
 
