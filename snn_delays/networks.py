@@ -49,9 +49,9 @@ class DelayBlock(nn.Module):
         self.neuron = neuron
         self.dropout = dropout
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``[T, N, C_in]`` to the spikes and what dropout leaves of them, ``[T, N, C_out]``."""
-        current = self.synapses(x)
+    def forward(self, x: Tensor, steps: int | None = None) -> tuple[Tensor, Tensor]:
+        """``[T, N, C_in]`` to spikes and what dropout leaves of them, ``[steps, N, C_out]``."""
+        current = self.synapses(x, steps)
         keep = self._keep(current)
         lif = neurons.fused_constants(self.neuron)
         if lif is not None and fused.supports(current):
@@ -173,10 +173,10 @@ class DelaySNN(nn.Module):
             expected = f"[T, N, C={self.in_features}] with at least one step and one clip"
             raise ShapeError("`x`", expected, list(x.shape), remedy)
         neurons.reset(self)
-        signal = F.pad(x, (0, 0, 0, 0, 0, self.tail_steps))
-        spikes = []
+        steps = x.shape[0] + self.tail_steps
+        signal, spikes = x, []
         for block in self.blocks:
-            block_spikes, signal = block(signal)
+            block_spikes, signal = block(signal, steps)
             spikes.append(block_spikes)
         potentials = self.integrator(self.readout(signal))
         neurons.reset(self)  # a finished run keeps no state and no graph alive

@@ -14,6 +14,7 @@ from peer import Peer, PeerOptimisers, without_their_constant
 from torch import Tensor
 from torch.nn import functional as F
 
+from snn_delays.allocator import keep_freed_memory
 from snn_delays.assembly import network_from_recipe
 from snn_delays.config import Recipe, load_recipe, parse_overrides
 from snn_delays.networks import DelaySNN
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as `train` does; the peer gains from it too
     recipe = load_recipe(options.recipe, parse_overrides(options.set))
     batch = options.batch or recipe.batch_size
     x, labels = example(recipe, batch)
