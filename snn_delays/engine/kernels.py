@@ -45,7 +45,7 @@ class Membrane(NamedTuple):
 class Events(NamedTuple):
     """Scratch: one clip's input, as a list of events per input and as rows over time."""
 
-    times: np.ndarray  # [in * T] int64: those of input `i` from `i * T` on
+    times: np.ndarray  # [in * T] int32: those of input `i` from `i * T` on
     values: np.ndarray  # [in * T]
     counts: np.ndarray  # [in]
     rows: np.ndarray  # [in * (reach + T)], each row `reach` zeros and then the signal
@@ -57,13 +57,13 @@ def list_events(signal, events, contacts):
     steps, inputs = signal.shape
     times, values, counts, rows = events
     span, stride = len(times) // inputs, len(rows) // inputs
-    counts[:] = 0
-    for t in range(steps):
-        for i in range(inputs):
-            if signal[t, i] != 0:
-                times[i * span + counts[i]] = t
-                values[i * span + counts[i]] = signal[t, i]
-                counts[i] += 1
+    for i in range(inputs):
+        found = i * span
+        for t in range(steps):  # without branches, which spikes make hard to predict
+            times[found] = t
+            values[found] = signal[t, i]
+            found += signal[t, i] != 0
+        counts[i] = found - i * span
     rows[:] = 0
     operations = 0
     for i in range(inputs):
@@ -186,7 +186,7 @@ def scratch(contacts, inputs, steps):
     """The buffers for one clip, reused from clip to clip: events, and lines of currents."""
     weights, stride = contacts.weights, contacts.reach + steps
     events = Events(
-        np.empty(inputs * steps, np.int64),
+        np.empty(inputs * steps, np.int32),
         np.empty(inputs * steps, weights.dtype),
         np.empty(inputs, np.int64),
         np.empty(inputs * stride, weights.dtype),
