@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "--debug" in arguments[:1]:
             traceback.print_exc()
         code, text = _explain(error)
-        error_console().print(f"[bold red]Error:[/] {_escaped(text)}", soft_wrap=True)
+        error_console().print(f"[bold red]Error:[/] {_escaped(text)}")
         raise SystemExit(code) from None
 
 
