@@ -65,6 +65,14 @@ def load_split(recipe: Recipe, split: str, data_dir: str | Path | None) -> Spike
     )
 
 
+def load_held_out(recipe: Recipe, data_dir: str | Path | None) -> SpikeDataset:
+    """Data the network was not trained on, as far as there is any: test, else valid."""
+    try:
+        return load_split(recipe, "test", data_dir)
+    except MissingSplitError:
+        return load_split(recipe, "valid", data_dir)
+
+
 def network_from_recipe(recipe: Recipe, channels: int, classes: int) -> DelaySNN:
     """The recipe's network for `channels` inputs and `classes` answers."""
     return DelaySNN(

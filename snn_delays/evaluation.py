@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from snn_delays import data as sdata
+from snn_delays import network_format as nf
 from snn_delays.data import SpikeDataset
 from snn_delays.engine import Network
 
@@ -69,3 +72,17 @@ def answer(network: Network, data: SpikeDataset, batch_size: int = 256) -> tuple
         labels.append(y.cpu())
         margin = min(margin, result.margin)
     return Evaluation(torch.cat(predictions), torch.cat(labels)), margin
+
+
+def load_for_network(
+    network: nf.Network, dataset: str, split: str, data_dir: str | Path | None
+) -> SpikeDataset:
+    """One split of a data set, binned as the exported network's input says."""
+    return sdata.load(
+        dataset,
+        split,
+        data_dir=data_dir,
+        dt_ms=network.dt_ms,
+        steps=network.input.steps,
+        channel_bin=network.input.channel_bin,
+    )

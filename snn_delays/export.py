@@ -64,13 +64,21 @@ def export_run(folder: RunFolder, path: str | Path | None = None) -> Path:
     Raises:
         RunError: the run is not finished or its files are damaged.
     """
+    target = folder.network_file if path is None else Path(path)
+    nf.save_network(run_network(folder), target)
+    return target
+
+
+def run_network(folder: RunFolder) -> nf.Network:
+    """The exported network of a finished run.
+
+    Raises:
+        RunError: the run is not finished or its files are damaged.
+    """
     net, recipe, classes = load_trained(folder)
     summary = folder.summary()
     facts = ("recipe", "delays", "protocol", "seed", "epochs", "valid_accuracy", "test_accuracy")
-    metadata = {key: summary[key] for key in (*facts, "git_commit")}
-    target = folder.network_file if path is None else Path(path)
-    nf.save_network(to_network(net, recipe, classes, metadata), target)
-    return target
+    return to_network(net, recipe, classes, {key: summary[key] for key in (*facts, "git_commit")})
 
 
 def _layer(synapses: DelayLinear, weight: Tensor, bias: Tensor, neuron: nf.Neuron) -> nf.Layer:

@@ -77,20 +77,12 @@ def _evaluate_network(
     data_dir: Path | None,
     output: Any,
 ) -> None:
-    from snn_delays import data as sdata
     from snn_delays.engine import Network
-    from snn_delays.evaluation import answer
+    from snn_delays.evaluation import answer, load_for_network
 
     network = Network.load(target)
     name = dataset.value if dataset else network.input.dataset
-    data = sdata.load(
-        name,
-        split.value,
-        data_dir=data_dir,
-        dt_ms=network.dt_ms,
-        steps=network.input.steps,
-        channel_bin=network.input.channel_bin,
-    )
+    data = load_for_network(network, name, split.value, data_dir)
     _check_fit(data, network.input.channels, len(network.readout.classes), target)
     result, margin = answer(network, data)
     output.print(
