@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_delays.data.dataset import SpikeDataset
-from snn_delays.data.sources import Source, find_file, find_source
-from snn_delays.data.store import EventStore, open_store
+from snn_delays.data.sources import Source, fetch_command, find_file, find_source
+from snn_delays.data.events import EventStore, join_stores
+from snn_delays.data.store import open_store
 from snn_delays.data.synthetic import SyntheticTask, make_synthetic
 from snn_delays.errors import DataError
 
@@ -37,8 +38,8 @@ def load(
 
     Args:
         name: a key of `SOURCES`.
-        split: `train` (all speakers but `valid_speakers`), `valid` (those speakers, of the same
-            file), `train+valid` (the whole file), or `test` (its own file).
+        split: `train` (its file; where `valid` has none of its own, without `valid_speakers`),
+            `valid` (its file, or those speakers), `train+valid` (both), or `test` (its file).
         data_dir: the folder in or below which the files lie; the built-in task needs none.
         dt_ms: step length in milliseconds.
         steps: `T`; the data set's own by default.
@@ -54,16 +55,20 @@ def load(
     source = find_source(name)
     if split not in SPLITS:
         raise DataError("`split`", f"one of {', '.join(SPLITS)}", repr(split))
-    file_split = "test" if split == "test" else "train"
+    own = "valid" in source.files  # each split has a file of its own
+    parts = split.split("+") if own else ["test" if split == "test" else "train"]
     if name == "synthetic":
-        path = make_synthetic(SyntheticTask(seed=seed), cache_dir)[file_split]
+        paths = [make_synthetic(SyntheticTask(seed=seed), cache_dir)[part] for part in parts]
     else:
-        path = _find(source, file_split, data_dir)
-    store = open_store(path, channels=source.channels, classes=source.classes, cache_dir=cache_dir)
+        paths = [_find(source, part, data_dir) for part in parts]
+    store = join_stores(
+        open_store(path, channels=source.channels, classes=source.classes, cache_dir=cache_dir)
+        for path in paths
+    )
     held_out = source.valid_speakers if valid_speakers is None else tuple(valid_speakers)
     return SpikeDataset(
         store,
-        _choose_clips(store, split, held_out),
+        _choose_clips(store, split, None if own else held_out),
         dt_ms=dt_ms,
         steps=source.steps if steps is None else steps,
         channel_bin=source.channel_bin if channel_bin is None else channel_bin,
@@ -76,15 +81,17 @@ def _find(source: Source, split: str, data_dir: str | os.PathLike[str] | None) -
     if data_dir is None:
         raise DataError(
             f"{source.name} needs {filename} (or {filename}.gz), and no data folder is given",
-            remedy=f"Fetch it from {source.address} and name its folder (--data-dir).",
+            remedy=f"Name its folder (--data-dir); fetch it: {fetch_command(source.name)}",
         )
-    return find_file(data_dir, filename)
+    return find_file(data_dir, filename, source.name)
 
 
-def _choose_clips(store: EventStore, split: str, held_out: tuple[int, ...]) -> NDArray[np.int64]:
-    """The clips of a split; every class must be among them."""
+def _choose_clips(
+    store: EventStore, split: str, held_out: tuple[int, ...] | None
+) -> NDArray[np.int64]:
+    """The clips of a split, all where none are held out; every class must be among them."""
     chosen = np.ones(len(store), bool)
-    if split in ("train", "valid"):
+    if held_out is not None and split in ("train", "valid"):
         known = np.unique(store.speakers)
         if not held_out or not np.isin(held_out, known[known >= 0]).all():
             raise DataError(
