@@ -39,6 +39,9 @@ class Recipe(BaseModel):
     dt_ms: float = Field(10.0, gt=0, le=1000, description="length of a step in milliseconds")
     steps: int = Field(100, ge=1, le=10_000, description="time steps of a clip; later events drop")
     channel_bin: Positive = Field(5, description="neighbouring input channels summed into one")
+    features: Literal["mel140", "published"] = Field(
+        "mel140", description="features of recordings (gsc)"
+    )
     valid_speakers: tuple[int, ...] = Field((9, 11), description="held out of train for valid")
     protocol: Protocol = Field("valid", description="which data chooses the epoch")
 

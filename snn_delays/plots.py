@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from snn_delays.assembly import load_split, load_trained
 from snn_delays.atomic import replacing
 from snn_delays.config import Recipe
-from snn_delays.data import SpikeDataset
+from snn_delays.data import ClipDataset
 from snn_delays.errors import MissingSplitError
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers, round_delays
@@ -84,7 +84,7 @@ def delay_histograms(net: DelaySNN) -> Figure:
 
 
 @torch.no_grad()
-def raster(net: DelaySNN, data: SpikeDataset, clip: int, classes: list[str]) -> Figure:
+def raster(net: DelaySNN, data: ClipDataset, clip: int, classes: list[str]) -> Figure:
     """One clip: its input spikes, the first hidden layer's spikes, and the readout's answer."""
     x, labels = data.batch(torch.tensor([clip]))
     result = round_delays(net).simulate(x)
@@ -111,7 +111,7 @@ def _dots(axis: Any, counts: torch.Tensor, label: str) -> None:
     axis.set(ylabel=label, ylim=(-1, counts.shape[1]))
 
 
-def _shown_split(recipe: Recipe, data_dir: str | Path | None) -> SpikeDataset:
+def _shown_split(recipe: Recipe, data_dir: str | Path | None) -> ClipDataset:
     """Data the network was not trained on, as far as there is any."""
     try:
         return load_split(recipe, "test", data_dir)

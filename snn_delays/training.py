@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from snn_delays import checkpoint as ckpt
 from snn_delays.assembly import Splits, load_splits, network_from_recipe
 from snn_delays.config import Recipe
-from snn_delays.data import SpikeDataset
+from snn_delays.data import ClipDataset
 from snn_delays.errors import TrainingError
 from snn_delays.evaluation import evaluate
 from snn_delays.networks import DelaySNN
@@ -135,7 +135,7 @@ def _run_epoch(
 def _train_batches(
     net: DelaySNN,
     optimisation: Optimisation,
-    data: SpikeDataset,
+    data: ClipDataset,
     recipe: Recipe,
     epoch: int,
     reporter: Reporter,
@@ -238,6 +238,7 @@ def _summarise(net: DelaySNN, splits: Splits, recipe: Recipe, progress: ckpt.Pro
         "valid_clips": len(splits.choosing or ()) if recipe.protocol == "valid" else 0,
         "chance": 1.0 / len(splits.train.classes),
         "dropped_event_share": splits.train.dropped_share,
+        "data": splits.train.metadata,
         "delay_statistics": {n: asdict(s) for n, s in delay_statistics(net).items()},
         "samples_per_second": round(trained / progress.training_seconds, 2),
         "versions": versions(),

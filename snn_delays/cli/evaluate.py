@@ -12,7 +12,7 @@ from snn_delays.cli.console import console, percent
 from snn_delays.errors import SnnDelaysError
 
 if TYPE_CHECKING:
-    from snn_delays.data import SpikeDataset
+    from snn_delays.data import ClipDataset
 
 
 def evaluate_command(
@@ -60,7 +60,8 @@ def _evaluate_run(
     net, recipe, classes = load_trained(RunFolder(target))
     name = dataset.value if dataset else recipe.dataset
     recipe = recipe.model_copy(update={"dataset": name})
-    data = load_split(recipe, split.value, data_dir).to(device)
+    data = load_split(recipe, split.value, data_dir)
+    data = data.prepared_as(RunFolder(target).summary().get("data")).to(device)
     _check_fit(data, net.in_features, len(classes), target)
     rounded = evaluate(round_delays(net).to(device), data)
     live = evaluate(net.to(device), data)
@@ -90,7 +91,8 @@ def _evaluate_network(
         dt_ms=network.dt_ms,
         steps=network.input.steps,
         channel_bin=network.input.channel_bin,
-    )
+        features=(network.metadata.get("data") or {}).get("features", "mel140"),
+    ).prepared_as(network.metadata.get("data"))
     _check_fit(data, network.input.channels, len(network.readout.classes), target)
     result, margin = answer(network, data)
     output.print(
@@ -100,7 +102,7 @@ def _evaluate_network(
     output.print(f"Smallest distance of a membrane to its threshold: {margin:.2g}")
 
 
-def _check_fit(data: SpikeDataset, channels: int, classes: int, target: Path) -> None:
+def _check_fit(data: ClipDataset, channels: int, classes: int, target: Path) -> None:
     """Refuse data that the network was not made for."""
     if (data.channels, len(data.classes)) != (channels, classes):
         raise SnnDelaysError(

@@ -1,4 +1,4 @@
-"""`load`: a name and a split in, a `SpikeDataset` out.
+"""`load`: a name and a split in, a `SpikeDataset` or `FrameDataset` out.
 
 The clips of each split are chosen here; speakers are never shared between train and valid.
 """
@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_delays.data.dataset import SpikeDataset
-from snn_delays.data.sources import Source, fetch_command, find_file, find_source
+from snn_delays.data.dataset import ClipDataset, SpikeDataset
 from snn_delays.data.events import EventStore, join_stores
+from snn_delays.data.frames import FrameDataset
+from snn_delays.data.gsc import PARTS, open_frames
+from snn_delays.data.sources import Source, fetch_command, find_file, find_folder, find_source
 from snn_delays.data.store import open_store
 from snn_delays.data.synthetic import SyntheticTask, make_synthetic
 from snn_delays.errors import DataError
@@ -31,10 +33,11 @@ def load(
     steps: int | None = None,
     channel_bin: int | None = None,
     valid_speakers: Sequence[int] | None = None,
+    features: str = "mel140",
     seed: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
-) -> SpikeDataset:
-    """One split of a data set, binned.
+) -> ClipDataset:
+    """One split of a data set: spikes binned to counts, recordings as log-mel frames.
 
     Args:
         name: a key of `SOURCES`.
@@ -45,6 +48,7 @@ def load(
         steps: `T`; the data set's own by default.
         channel_bin: neighbouring channels summed; the data set's own by default.
         valid_speakers: whole speakers held out of train; the data set's own by default.
+        features: of recordings, `mel140` or `published`, see `gsc.log_mel`.
         seed: of the built-in task; other data sets do not use it.
         cache_dir: where packed stores lie, see `store.cache_folder`.
 
@@ -55,6 +59,10 @@ def load(
     source = find_source(name)
     if split not in SPLITS:
         raise DataError("`split`", f"one of {', '.join(SPLITS)}", repr(split))
+    if name == "gsc":
+        return _load_recordings(
+            source, split, data_dir, dt_ms, steps, channel_bin, features, cache_dir
+        )
     own = "valid" in source.files  # each split has a file of its own
     parts = split.split("+") if own else ["test" if split == "test" else "train"]
     if name == "synthetic":
@@ -73,6 +81,38 @@ def load(
         steps=source.steps if steps is None else steps,
         channel_bin=source.channel_bin if channel_bin is None else channel_bin,
         name=f"{name} {split}",
+    )
+
+
+def _load_recordings(
+    source: Source,
+    split: str,
+    data_dir: str | os.PathLike[str] | None,
+    dt_ms: float,
+    steps: int | None,
+    channel_bin: int | None,
+    features: str,
+    cache_dir: str | os.PathLike[str] | None,
+) -> FrameDataset:
+    """One split of Google Speech Commands."""
+    if data_dir is None:
+        raise DataError(
+            "gsc needs its recordings, and no data folder is given",
+            remedy=f"Name it (--data-dir); fetch them: {fetch_command('gsc')}",
+        )
+    for what, given, fixed in (("dt_ms", dt_ms, 10.0), ("channel_bin", channel_bin or 1, 1)):
+        if given != fixed:
+            raise DataError(f"`{what}` of gsc", f"{fixed:g}, as its frames are", given)
+    classes = source.classes or ()
+    frames = open_frames(find_folder(data_dir, source), classes, features, cache_dir)
+    chosen = np.isin(frames.parts, [PARTS.index(part) for part in split.split("+")])
+    return FrameDataset(
+        frames,
+        np.flatnonzero(chosen),
+        classes=classes,
+        features=features,
+        steps=source.steps if steps is None else steps,
+        name=f"gsc {split}",
     )
 
 
