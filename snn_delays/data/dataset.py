@@ -16,7 +16,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from snn_delays.data.binning import bin_events, binned_channels, dropped_share
+from snn_delays.data.binning import (
+    Events,
+    binned_channels,
+    count_events,
+    dropped_share,
+    gather_events,
+)
 from snn_delays.data.events import EventStore
 from snn_delays.errors import DataError
 
@@ -156,17 +162,28 @@ class SpikeDataset(ClipDataset):
         `x` holds spike counts.
         """
         indices = indices.to(self.labels.device)
-        x = bin_events(
-            self._times_us,
-            self._units,
-            self._offsets,
-            self._clips[indices],
+        return self.count(self.events(indices), len(indices)), self.labels[indices]
+
+    @property
+    def source_channels(self) -> int:
+        """The number of channels before neighbours are summed."""
+        return self._store.channels
+
+    def events(self, indices: Tensor) -> Events:
+        """The spikes of several samples; `indices` as in `batch`."""
+        clips = self._clips[indices.to(self.labels.device)]
+        return gather_events(self._times_us, self._units, self._offsets, clips)
+
+    def count(self, events: Events, samples: int) -> Tensor:
+        """The counts `[T, N = samples, C]` of such spikes."""
+        return count_events(
+            events,
+            samples=samples,
             dt_us=self._dt_us,
             steps=self.steps,
             channels=self._store.channels,
             channel_bin=self.channel_bin,
         )
-        return x, self.labels[indices]
 
     @cached_property
     def dropped_share(self) -> float:  # type: ignore[override]
