@@ -59,7 +59,7 @@ class Recipe(BaseModel):
     valid_speakers: tuple[int, ...] = Field((9, 11), description="held out of train for valid")
     protocol: Protocol = Field("valid", description="which data chooses the epoch")
 
-    augment: Augment = Field(default_factory=Augment, description="changes of training batches")
+    augment: Augment = Field(Augment.model_validate({}), description="changes of training batches")
 
     # Network
     hidden: tuple[Positive, ...] = Field((256, 256), min_length=1, description="layer widths")

@@ -6,7 +6,7 @@ Batches are computed on whatever device the data lives.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -23,7 +23,7 @@ from snn_delays.data.binning import (
     dropped_share,
     gather_events,
 )
-from snn_delays.data.events import EventStore
+from snn_delays.data.events import EventStore, take_clips
 from snn_delays.errors import DataError
 
 
@@ -168,6 +168,19 @@ class SpikeDataset(ClipDataset):
     def source_channels(self) -> int:
         """The number of channels before neighbours are summed."""
         return self._store.channels
+
+    def with_store(self, alter: Callable[[EventStore], EventStore], name: str) -> SpikeDataset:
+        """The same clips after `alter` has changed their events; labels and device stay."""
+        clips = self._clips.cpu().numpy()
+        altered = SpikeDataset(
+            alter(take_clips(self._store, clips)),
+            np.arange(len(clips)),
+            dt_ms=self.dt_ms,
+            steps=self.steps,
+            channel_bin=self.channel_bin,
+            name=name,
+        )
+        return altered.to(self.labels.device)
 
     def events(self, indices: Tensor) -> Events:
         """The spikes of several samples; `indices` as in `batch`."""
