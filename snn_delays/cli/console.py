@@ -187,3 +187,51 @@ class TerminalDownload(DownloadReporter):
                 f"{rate / 1e6:.1f} MB/s, {duration((self.total - self.done) / rate)} left",
                 soft_wrap=True,
             )
+
+
+class CountReporter:
+    """Progress of things of one kind, with rate and time left; a context manager.
+
+    Elsewhere than on a terminal, a line for each tenth.
+    """
+
+    def __init__(self, output: Console, things: str, quiet: bool = False) -> None:
+        self.output, self.things, self.quiet = output, things, quiet
+        self.progress = Progress(
+            TextColumn(f"[bold]{things}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[rate]}"),
+            console=output,
+            disable=quiet or not output.is_terminal,
+        )
+        self.total = self.done = 0
+        self.began = 0.0
+
+    def __enter__(self) -> CountReporter:
+        """Open the bar."""
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the bar."""
+        self.progress.stop()
+
+    def start(self, total: int) -> None:
+        """So many things are to be done."""
+        self.total, self.began = total, time.perf_counter()
+        self.task = self.progress.add_task("", total=total, rate="")
+
+    def advance(self) -> None:
+        """One more is done."""
+        self.done += 1
+        seconds = time.perf_counter() - self.began
+        rate = f"{60 * self.done / seconds:.0f} a minute"
+        self.progress.update(self.task, completed=self.done, rate=rate)
+        tenth = 10 * self.done // self.total > 10 * (self.done - 1) // self.total
+        if tenth and not (self.quiet or self.output.is_terminal):
+            left = duration(seconds / self.done * (self.total - self.done))
+            self.output.print(f"{self.done}/{self.total} {self.things}  {rate}  {left} left")
