@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from snn_delays.data import SpikeDataset
+from snn_delays.data import ClipDataset
 from snn_delays.engine import Network
 
 
@@ -39,7 +39,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, data: SpikeDataset, batch_size: int = 256) -> Evaluation:
+def evaluate(net: nn.Module, data: ClipDataset, batch_size: int = 256) -> Evaluation:
     """Answer every clip of `data` in evaluation mode; training mode is put back afterwards."""
     was_training = net.training
     net.eval()
@@ -55,7 +55,7 @@ def evaluate(net: nn.Module, data: SpikeDataset, batch_size: int = 256) -> Evalu
     return Evaluation(torch.cat(predictions).cpu(), torch.cat(labels).cpu())
 
 
-def answer(network: Network, data: SpikeDataset, batch_size: int = 256) -> tuple[Evaluation, float]:
+def answer(network: Network, data: ClipDataset, batch_size: int = 256) -> tuple[Evaluation, float]:
     """Answer every clip of `data` with the engine.
 
     Returns:

@@ -68,6 +68,8 @@ def export_run(folder: RunFolder, path: str | Path | None = None) -> Path:
     summary = folder.summary()
     facts = ("recipe", "delays", "protocol", "seed", "epochs", "valid_accuracy", "test_accuracy")
     metadata = {key: summary[key] for key in (*facts, "git_commit")}
+    if summary.get("data"):  # how the input was prepared
+        metadata["data"] = summary["data"]
     target = folder.network_file if path is None else Path(path)
     nf.save_network(to_network(net, recipe, classes, metadata), target)
     return target
