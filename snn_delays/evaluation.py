@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from snn_delays import data as sdata
 from snn_delays import network_format as nf
-from snn_delays.data import SpikeDataset
+from snn_delays.data import ClipDataset
 from snn_delays.engine import Network
 
 
@@ -42,7 +42,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, data: SpikeDataset, batch_size: int = 256) -> Evaluation:
+def evaluate(net: nn.Module, data: ClipDataset, batch_size: int = 256) -> Evaluation:
     """Answer every clip of `data` in evaluation mode; training mode is put back afterwards."""
     was_training = net.training
     net.eval()
@@ -58,7 +58,7 @@ def evaluate(net: nn.Module, data: SpikeDataset, batch_size: int = 256) -> Evalu
     return Evaluation(torch.cat(predictions).cpu(), torch.cat(labels).cpu())
 
 
-def answer(network: Network, data: SpikeDataset, batch_size: int = 256) -> tuple[Evaluation, float]:
+def answer(network: Network, data: ClipDataset, batch_size: int = 256) -> tuple[Evaluation, float]:
     """Answer every clip of `data` with the engine.
 
     Returns:
@@ -76,8 +76,9 @@ def answer(network: Network, data: SpikeDataset, batch_size: int = 256) -> tuple
 
 def load_for_network(
     network: nf.Network, dataset: str, split: str, data_dir: str | Path | None
-) -> SpikeDataset:
-    """One split of a data set, binned as the exported network's input says."""
+) -> ClipDataset:
+    """One split of a data set, prepared as the exported network's input and metadata say."""
+    prepared = network.metadata.get("data")
     return sdata.load(
         dataset,
         split,
@@ -85,4 +86,5 @@ def load_for_network(
         dt_ms=network.dt_ms,
         steps=network.input.steps,
         channel_bin=network.input.channel_bin,
-    )
+        features=(prepared or {}).get("features", "mel140"),
+    ).prepared_as(prepared)

@@ -78,7 +78,10 @@ def run_network(folder: RunFolder) -> nf.Network:
     net, recipe, classes = load_trained(folder)
     summary = folder.summary()
     facts = ("recipe", "delays", "protocol", "seed", "epochs", "valid_accuracy", "test_accuracy")
-    return to_network(net, recipe, classes, {key: summary[key] for key in (*facts, "git_commit")})
+    metadata = {key: summary[key] for key in (*facts, "git_commit")}
+    if summary.get("data"):  # how the input was prepared
+        metadata["data"] = summary["data"]
+    return to_network(net, recipe, classes, metadata)
 
 
 def _layer(synapses: DelayLinear, weight: Tensor, bias: Tensor, neuron: nf.Neuron) -> nf.Layer:

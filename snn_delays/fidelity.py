@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from snn_delays.data import SpikeDataset
+from snn_delays.data import ClipDataset
 from snn_delays.engine import Engine
 
 
@@ -39,7 +39,7 @@ class Fidelity:
 def compare_engines(
     reference: Engine,
     other: Engine,
-    data: SpikeDataset,
+    data: ClipDataset,
     clips: int | None = None,
     batch_size: int = 256,
 ) -> Fidelity:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snn_delays.convolution import by_dft, dft_pays, direct
+from snn_delays.convolution import best_blocks, by_dft, direct, sizes_of
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.gemm import matmul
 
@@ -139,7 +139,7 @@ def delayed_linear(
         bias: `[out]`.
         steps: length of the output, at least `T`; `T` when None.
         method: `direct` (a dense convolution), `dft` (fewer operations for long kernels; equal up
-            to rounding), or `auto`, the one that `convolution.dft_pays` expects to be faster.
+            to rounding), or `auto`, the one that `convolution.best_blocks` expects to be faster.
     Returns:
         `[steps, N, out]`.
     """
@@ -153,8 +153,10 @@ def delayed_linear(
     kernel = kernel[:steps]  # longer delays leave the window before they arrive
     if kernel.shape[0] == 1:
         y = F.pad(matmul(x, kernel[0].T), (0, 0, 0, 0, 0, steps - x.shape[0]))
-    elif method == "dft" or (method == "auto" and dft_pays(x, kernel, steps)):
-        y = by_dft(x, kernel, steps)
+        return y if bias is None else y + bias
+    blocks = best_blocks(sizes_of(x, kernel, steps))
+    if method == "dft" or (method == "auto" and blocks > 0):
+        y = by_dft(x, kernel, steps, max(blocks, 1))
     else:
         y = direct(x, kernel, steps)
     return y if bias is None else y + bias

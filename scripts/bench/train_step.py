@@ -6,23 +6,16 @@ python scripts/bench/train_step.py --recipe shd [--batch 32] [--set kernel_count
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 import torch
 from common import arguments, interleaved, report
-from peer import Peer, PeerOptimisers, without_their_constant
-from torch import Tensor
+from peer import Peer, without_their_constant
+from steps import CHANNELS, classes, example, our_network, our_step, peer_step
 from torch.nn import functional as F
 
 from snn_delays.allocator import keep_freed_memory
-from snn_delays.assembly import network_from_recipe
 from snn_delays.config import Recipe, load_recipe, parse_overrides
-from snn_delays.networks import DelaySNN
-from snn_delays.nn import clamp_delays, delay_layers
-from snn_delays.optimisation import Optimisation
-
-CHANNELS, EVENTS_PER_BIN = 140, 0.54  # of SHD at 10 ms and five channels in one
-CLASSES = {"shd": 20, "ssc": 35, "gsc": 35}
+from snn_delays.nn import delay_layers
 
 
 def main() -> None:
@@ -60,59 +53,6 @@ def main() -> None:
         "float64_difference": difference,
     }
     report(results, options.json)
-
-
-def classes(recipe: Recipe) -> int:
-    """Number of classes of the recipe's data."""
-    return CLASSES.get(recipe.dataset, 20)
-
-
-def example(
-    recipe: Recipe, batch: int, dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor]:
-    """A batch `[T, N, C]` of counts as sparse as SHD's, and labels."""
-    generator = torch.Generator().manual_seed(0)
-    rate = torch.full((recipe.steps, batch, CHANNELS), EVENTS_PER_BIN, dtype=dtype)
-    labels = torch.randint(classes(recipe), (batch,), generator=generator)
-    return torch.poisson(rate, generator=generator), labels
-
-
-def our_network(recipe: Recipe) -> DelaySNN:
-    """The recipe's network with the same weights every time."""
-    torch.manual_seed(recipe.seed)
-    return network_from_recipe(recipe, CHANNELS, classes(recipe)).train()
-
-
-def our_step(recipe: Recipe, x: Tensor, labels: Tensor) -> Callable[[], Tensor]:
-    """A function that does one training step of ours and returns the loss."""
-    net = our_network(recipe)
-    optimisation = Optimisation(net, recipe)
-
-    def step() -> Tensor:
-        loss = F.cross_entropy(net(x), labels)
-        optimisation.zero_grad()
-        loss.backward()
-        optimisation.step()
-        clamp_delays(net)
-        return loss.detach()
-
-    return step
-
-
-def peer_step(recipe: Recipe, x: Tensor, labels: Tensor) -> Callable[[], Tensor]:
-    """A function that does one training step of the peer and returns the loss."""
-    net = Peer(our_network(recipe), recipe).train()
-    optimisers = PeerOptimisers(net, recipe)
-
-    def step() -> Tensor:
-        loss = F.cross_entropy(net(x), labels)
-        optimisers.zero_grad()
-        loss.backward()
-        optimisers.step()
-        net.clamp_delays()
-        return loss.detach()
-
-    return step
 
 
 def largest_difference(recipe: Recipe, batch: int = 4) -> float:

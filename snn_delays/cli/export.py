@@ -17,7 +17,7 @@ from snn_delays.errors import DataError, SnnDelaysError
 if TYPE_CHECKING:
     from snn_delays.chips import Chip, ScaleOf
     from snn_delays.config import Recipe
-    from snn_delays.data import SpikeDataset
+    from snn_delays.data import ClipDataset
     from snn_delays.network_format import Network
 
 MEASURED_CLIPS = 512
@@ -198,7 +198,7 @@ def _write(network: Network, path: Path, to: FormatName) -> None:
         save_network(network, path)
 
 
-def _held_out(network: Network, recipe: Recipe | None, data_dir: Path | None) -> SpikeDataset:
+def _held_out(network: Network, recipe: Recipe | None, data_dir: Path | None) -> ClipDataset:
     """Clips that the network was not trained on; of an exported network, the test split."""
     if recipe is not None:
         from snn_delays.assembly import load_held_out
@@ -209,7 +209,7 @@ def _held_out(network: Network, recipe: Recipe | None, data_dir: Path | None) ->
     return load_for_network(network, network.input.dataset, "test", data_dir)
 
 
-def _report_fit(before: Network, after: Network, data: SpikeDataset) -> None:
+def _report_fit(before: Network, after: Network, data: ClipDataset) -> None:
     """Say what fitting did to accuracy and spikes, on all of `data`."""
     from snn_delays.engine import Engine
     from snn_delays.fidelity import compare_engines
@@ -223,7 +223,7 @@ def _report_fit(before: Network, after: Network, data: SpikeDataset) -> None:
     )
 
 
-def _report_float32(network: Network, data: SpikeDataset) -> None:
+def _report_float32(network: Network, data: ClipDataset) -> None:
     """Say how far voltages keep from the threshold, and what float32 changes."""
     import numpy as np
 
