@@ -7,7 +7,6 @@ fine-tunes; finished runs in the folder are used again. `--run RUN` starts from 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30, help="of the first training")
     parser.add_argument("--tune-epochs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    words = parser.parse_args()
+    words, commit = parser.parse_args(), git_commit()
     start = RunFolder(words.run or words.out / "start")
     if words.run is None:
         recipe = load_recipe("synthetic", {"epochs": words.epochs, "seed": words.seed})
@@ -44,12 +43,23 @@ def main() -> None:
     rows += [row({"weight_bits": bits}, start, words) for bits in WEIGHT_BITS]
     rows += [row({"delay_step": step}, start, words) for step in DELAY_STEPS]
     rows.append(row({"weight_bits": 4, "delay_step": 4}, start, words))
-    facts = {"seed": start.recipe().seed, "commit": git_commit(), "rows": rows}
+    recipe = start.recipe()
+    facts = {
+        "dataset": recipe.dataset,
+        "hidden": recipe.hidden,
+        "seed": recipe.seed,
+        "epochs": recipe.epochs,
+        "tune_epochs": words.tune_epochs,
+        "commit": commit,
+        "rows": rows,
+    }
     write_json(words.out / "table.json", facts)
-    show(facts, start.recipe(), words.tune_epochs)
+    show(facts)
 
 
-def row(quantization: dict[str, int], start: RunFolder, words: argparse.Namespace) -> dict:
+def row(
+    quantization: dict[str, int], start: RunFolder, words: argparse.Namespace
+) -> dict[str, Any]:
     """Test accuracy of `start` quantised so, as it is and after fine-tuning."""
     recipe = start.recipe()
     data = load_held_out(recipe, words.data_dir)
@@ -72,7 +82,6 @@ def row(quantization: dict[str, int], start: RunFolder, words: argparse.Namespac
         "delay_levels": recipe.max_delay // quantization.get("delay_step", 1) + 1,
         "quantised": before.accuracy,
         "fine_tuned": after.accuracy,
-        "clips": len(data),
     }
 
 
@@ -83,19 +92,14 @@ def finished(recipe: Recipe, folder: RunFolder, data_dir: Path | None) -> None:
         print(f"trained {folder.path}", flush=True)
 
 
-def show(facts: dict[str, Any], recipe: Recipe, tune_epochs: int) -> None:
-    """The table in Markdown."""
-    print(
-        f"{recipe.dataset}, seed {facts['seed']}, commit {facts['commit']}, {json.dumps(recipe.hidden)}"
-    )
+def show(facts: dict[str, Any]) -> None:
+    """The table in Markdown, and what it was made with."""
     print("| weights | delay levels | quantised | fine-tuned |\n| --- | --- | --- | --- |")
-    for r in facts["rows"]:
+    for r in facts.pop("rows"):
         bits = "real" if r["weight_bits"] is None else f"{r['weight_bits']} bits"
         shares = f"{100 * r['quantised']:.1f} % | {100 * r['fine_tuned']:.1f} %"
         print(f"| {bits} | {r['delay_levels']} | {shares} |")
-    print(
-        f"{recipe.epochs} epochs, then {tune_epochs} of fine-tuning; {facts['rows'][0]['clips']} clips"
-    )
+    print(", ".join(f"{key} {value}" for key, value in facts.items()))
 
 
 if __name__ == "__main__":
