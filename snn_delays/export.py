@@ -68,6 +68,7 @@ def export_run(folder: RunFolder, path: str | Path | None = None) -> Path:
     summary = folder.summary()
     facts = ("recipe", "delays", "protocol", "seed", "epochs", "valid_accuracy", "test_accuracy")
     metadata = {key: summary[key] for key in (*facts, "git_commit")}
+    metadata["valid_speakers"] = list(recipe.valid_speakers)  # never train on them, nor test
     if summary.get("data"):  # how the input was prepared
         metadata["data"] = summary["data"]
     target = folder.network_file if path is None else Path(path)

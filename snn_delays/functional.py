@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from snn_delays.convolution import best_blocks, by_dft, direct, sizes_of
@@ -77,6 +78,7 @@ class _DelayKernel(torch.autograd.Function):
         return kernel
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = gradients
         weight, delay, sigma = ctx.saved_tensors

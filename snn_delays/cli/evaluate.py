@@ -118,6 +118,13 @@ def _evaluate_network(
 
     network = Network.load(target)
     name = dataset.value if dataset else network.input.dataset
+    held_out = network.metadata.get("valid_speakers")
+    if held_out is None and split is not opt.SplitName.test:
+        raise SnnDelaysError(
+            f"{target} does not say which speakers were held out of training "
+            "(`metadata.valid_speakers`), so train and valid cannot be told apart",
+            remedy="Use --split test, or the run folder.",
+        )
     data = sdata.load(
         name,
         split.value,
@@ -125,6 +132,7 @@ def _evaluate_network(
         dt_ms=network.dt_ms,
         steps=network.input.steps,
         channel_bin=network.input.channel_bin,
+        valid_speakers=None if held_out is None else tuple(held_out),
         features=(network.metadata.get("data") or {}).get("features", "mel140"),
     ).prepared_as(network.metadata.get("data"))
     _check_fit(data, network.input.channels, len(network.readout.classes), target)
