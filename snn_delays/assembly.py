@@ -13,7 +13,7 @@ import torch
 from snn_delays import checkpoint as ckpt
 from snn_delays import data as sdata
 from snn_delays.config import Recipe
-from snn_delays.data import SpikeDataset
+from snn_delays.data import ClipDataset
 from snn_delays.errors import MissingSplitError, SnnDelaysError
 from snn_delays.networks import DelaySNN
 from snn_delays.runs import RunFolder
@@ -23,9 +23,9 @@ from snn_delays.runs import RunFolder
 class Splits:
     """The data of a run; `choosing` decides the epoch, None where the last one counts."""
 
-    train: SpikeDataset
-    choosing: SpikeDataset | None
-    test: SpikeDataset | None
+    train: ClipDataset
+    choosing: ClipDataset | None
+    test: ClipDataset | None
     test_missing: str | None
 
 
@@ -52,8 +52,8 @@ def load_splits(recipe: Recipe, data_dir: str | Path | None, device: str = "cpu"
     return Splits(train_set, choosing, test_set, missing)
 
 
-def load_split(recipe: Recipe, split: str, data_dir: str | Path | None) -> SpikeDataset:
-    """One split of the recipe's data, binned as the recipe says."""
+def load_split(recipe: Recipe, split: str, data_dir: str | Path | None) -> ClipDataset:
+    """One split of the recipe's data, prepared as the recipe says."""
     return sdata.load(
         recipe.dataset,
         split,
@@ -62,6 +62,7 @@ def load_split(recipe: Recipe, split: str, data_dir: str | Path | None) -> Spike
         steps=recipe.steps,
         channel_bin=recipe.channel_bin,
         valid_speakers=recipe.valid_speakers,
+        features=recipe.features,
     )
 
 

@@ -23,6 +23,20 @@ Protocol = Literal["valid", "last", "paper"]
 Positive = Annotated[int, Field(ge=1)]
 
 
+class Augment(BaseModel):
+    """What is changed at random in training batches; 0 leaves it out. See `data.augment`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    channel_shift: int = Field(0, ge=0, le=32767, description="largest shift, source channels")
+    channel_jitter: float = Field(0.0, ge=0, description="deviation of each spike's channel")
+    time_shift_ms: float = Field(0.0, ge=0, le=60_000, description="largest shift in time")
+    time_warp: float = Field(0.0, ge=0, le=10, description="stretch by up to 1 + this")
+    drop: float = Field(0.0, ge=0, lt=1, description="share of spikes left out")
+    noise: float = Field(0.0, ge=0, description="mean number of spikes added to a clip")
+    cut_mix_share: float = Field(0.0, ge=0, le=1, description="share of clips that are mixed")
+
+
 class Recipe(BaseModel):
     """One training run, fully specified. Times are in steps unless the name ends in `_ms`.
 
@@ -39,8 +53,13 @@ class Recipe(BaseModel):
     dt_ms: float = Field(10.0, gt=0, le=1000, description="length of a step in milliseconds")
     steps: int = Field(100, ge=1, le=10_000, description="time steps of a clip; later events drop")
     channel_bin: Positive = Field(5, description="neighbouring input channels summed into one")
+    features: Literal["mel140", "published"] = Field(
+        "mel140", description="features of recordings (gsc)"
+    )
     valid_speakers: tuple[int, ...] = Field((9, 11), description="held out of train for valid")
     protocol: Protocol = Field("valid", description="which data chooses the epoch")
+
+    augment: Augment = Field(Augment.model_validate({}), description="changes of training batches")
 
     # Network
     hidden: tuple[Positive, ...] = Field((256, 256), min_length=1, description="layer widths")
@@ -101,7 +120,10 @@ class Recipe(BaseModel):
         """The recipe as TOML, one `key = value` a line; fields that are None are left out."""
         lines = [f"# snn-delays recipe {self.name!r}: every field, as it was run"]
         for key, value in self.model_dump(mode="json").items():
-            if value is not None:
+            if isinstance(value, dict):
+                pairs = ", ".join(f"{k} = {json.dumps(v)}" for k, v in value.items())
+                lines.append(f"{key} = {{ {pairs} }}")
+            elif value is not None:
                 lines.append(f"{key} = {json.dumps(value)}")
         return "\n".join(lines) + "\n"
 
@@ -134,7 +156,17 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"Recipe {source} is not valid TOML: {error}") from error
-    return make_recipe({**fields, **(overrides or {})}, f"recipe {source}")
+    return make_recipe(_merged(fields, overrides or {}), f"recipe {source}")
+
+
+def _merged(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` with `overrides` on top; of two tables, key by key."""
+    merged = dict(fields)
+    for key, value in overrides.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            value = {**merged[key], **value}
+        merged[key] = value
+    return merged
 
 
 def make_recipe(fields: Mapping[str, Any], where: str = "the recipe") -> Recipe:
@@ -160,7 +192,8 @@ def make_recipe(fields: Mapping[str, Any], where: str = "the recipe") -> Recipe:
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
     """Turn `key=value` words into fields; values are TOML, bare words are strings.
 
-    `hidden=128` and `hidden=128,64` both work for a field that holds several numbers.
+    `hidden=128` and `hidden=128,64` both work for a field that holds several numbers, and
+    `augment.drop=0.1` for a field inside a table.
     """
     overrides: dict[str, Any] = {}
     for pair in pairs:
@@ -168,8 +201,14 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
         key = key.strip()
         if not equals or not key:
             raise RecipeError("--set", "key=value, for example --set epochs=20", repr(pair))
-        _check_key(key, "--set")
-        overrides[key] = _parse_value(key, text.strip())
+        field, _, inner = key.partition(".")
+        _check_key(field, "--set")
+        value = _parse_value(field, text.strip())
+        if inner:
+            table = overrides.setdefault(field, {})
+            overrides[field] = {**(table if isinstance(table, dict) else {}), inner: value}
+        else:
+            overrides[key] = value
     return overrides
 
 

@@ -5,12 +5,14 @@ Never changes the network; accuracy is right answers over clips, not a mean of b
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from snn_delays.data import SpikeDataset
+from snn_delays.data import ClipDataset
+from snn_delays.engine import Network
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, data: SpikeDataset, batch_size: int = 256) -> Evaluation:
+def evaluate(net: nn.Module, data: ClipDataset, batch_size: int = 256) -> Evaluation:
     """Answer every clip of `data` in evaluation mode; training mode is put back afterwards."""
     was_training = net.training
     net.eval()
@@ -51,3 +53,19 @@ def evaluate(net: nn.Module, data: SpikeDataset, batch_size: int = 256) -> Evalu
     finally:
         net.train(was_training)
     return Evaluation(torch.cat(predictions).cpu(), torch.cat(labels).cpu())
+
+
+def answer(network: Network, data: ClipDataset, batch_size: int = 256) -> tuple[Evaluation, float]:
+    """Answer every clip of `data` with the engine.
+
+    Returns:
+        The answers, and the smallest distance of any membrane to its threshold.
+    """
+    predictions, labels, margin = [], [], math.inf
+    for indices in torch.arange(len(data)).split(batch_size):
+        x, y = data.batch(indices)
+        result = network.run(x.transpose(0, 1).cpu().numpy())
+        predictions.append(torch.from_numpy(result.classes))
+        labels.append(y.cpu())
+        margin = min(margin, result.margin)
+    return Evaluation(torch.cat(predictions), torch.cat(labels)), margin

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import snn_delays
 from snn_delays import network_format as nf
 from snn_delays.assembly import load_trained
 from snn_delays.config import Recipe
-from snn_delays.networks import DelaySNN
+from snn_delays.networks import DelayBlock, DelaySNN
 from snn_delays.neurons import lif_settings
 from snn_delays.nn import DelayLinear, round_delays
 from snn_delays.runs import RunFolder
@@ -35,8 +35,8 @@ def to_network(
     """
     rounded = round_delays(net).double()
     layers = [
-        _layer(block.synapses, *_fold(block.synapses, block.norm), _lif(block.neuron))
-        for block in rounded.blocks
+        _layer(block.synapses, *_fold(block), nf.LIF(model="lif", **lif_settings(block.neuron)))
+        for block in rounded.hidden_blocks()
     ]
     synapses, integrator = rounded.readout, rounded.integrator
     neuron = nf.LI(model="li", tau=integrator.tau, decay_input=integrator.decay_input)
@@ -68,6 +68,8 @@ def export_run(folder: RunFolder, path: str | Path | None = None) -> Path:
     summary = folder.summary()
     facts = ("recipe", "delays", "protocol", "seed", "epochs", "valid_accuracy", "test_accuracy")
     metadata = {key: summary[key] for key in (*facts, "git_commit")}
+    if summary.get("data"):  # how the input was prepared
+        metadata["data"] = summary["data"]
     target = folder.network_file if path is None else Path(path)
     nf.save_network(to_network(net, recipe, classes, metadata), target)
     return target
@@ -87,11 +89,12 @@ def _layer(synapses: DelayLinear, weight: Tensor, bias: Tensor, neuron: nf.Neuro
     )
 
 
-def _fold(synapses: DelayLinear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Weights and bias with the batch norm that follows folded in.
+def _fold(block: DelayBlock) -> tuple[Tensor, Tensor]:
+    """Weights and bias of a hidden layer with its batch norm folded in.
 
     `w' = w gamma / sqrt(var + eps)`, `b' = (b - mean) gamma / sqrt(var + eps) + beta`.
     """
+    synapses, norm = block.synapses, block.norm
     mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     scale = norm.weight / torch.sqrt(var + norm.eps)
     bias = (_bias(synapses) - mean) * scale + norm.bias
@@ -102,7 +105,3 @@ def _bias(synapses: DelayLinear) -> Tensor:
     if synapses.bias is not None:
         return synapses.bias
     return synapses.weight.new_zeros(synapses.out_features)
-
-
-def _lif(node: nn.Module) -> nf.LIF:
-    return nf.LIF(model="lif", **lif_settings(node))

@@ -160,6 +160,10 @@ class DelaySNN(nn.Module):
         self.tail_steps = tail_steps
         self.score_kind: Readout = readout
 
+    def hidden_blocks(self) -> list[DelayBlock]:
+        """The hidden layers, from the input up."""
+        return [block for block in self.blocks if isinstance(block, DelayBlock)]
+
     def simulate(self, x: Tensor, mask: Tensor | None = None) -> Simulation:
         """Run a batch from rest.
 
@@ -175,7 +179,7 @@ class DelaySNN(nn.Module):
         neurons.reset(self)
         steps = x.shape[0] + self.tail_steps
         signal, spikes = x, []
-        for block in self.blocks:
+        for block in self.hidden_blocks():
             block_spikes, signal = block(signal, steps)
             spikes.append(block_spikes)
         potentials = self.integrator(self.readout(signal))

@@ -6,7 +6,7 @@ The only module that imports SpikingJelly. Time constants are in steps; layout `
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from spikingjelly.activation_based import functional as sj_functional
@@ -77,8 +77,17 @@ def lif(
     return sj_neuron.LIFNode(tau=float(tau), **shared)
 
 
-def lif_settings(node: Any) -> dict[str, float | bool | None]:
-    """The constants of a neuron made by `lif`: `tau`, `v_threshold`, `v_reset`, `decay_input`."""
+class LIFSettings(TypedDict):
+    """Constants of LIF neurons; `tau` in steps, `v_reset` None for a soft reset."""
+
+    tau: float
+    v_threshold: float
+    v_reset: float | None
+    decay_input: bool
+
+
+def lif_settings(node: Any) -> LIFSettings:
+    """The constants of a neuron made by `lif`; a learned `tau` as it is now."""
     if isinstance(node, sj_neuron.ParametricLIFNode):
         tau = float(1.0 / node.w.detach().double().sigmoid())
     else:

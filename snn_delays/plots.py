@@ -5,6 +5,7 @@ Drawn with matplotlib's object interface: no display, no global state.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from matplotlib.figure import Figure
 from snn_delays.assembly import load_split, load_trained
 from snn_delays.atomic import replacing
 from snn_delays.config import Recipe
-from snn_delays.data import SpikeDataset
+from snn_delays.data import ClipDataset
+from snn_delays.data.variants import UNITS
 from snn_delays.errors import MissingSplitError
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers, round_delays
@@ -34,11 +36,33 @@ def plot_run(folder: RunFolder, data_dir: str | Path | None = None) -> list[Path
     }
     paths = []
     for name, figure in figures.items():
-        path = folder.plots / name
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=130, format="png")
-        paths.append(path)
+        save_figure(figure, folder.plots / name)
+        paths.append(folder.plots / name)
     return paths
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture as PNG, atomically."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+
+
+def variant_curves(
+    points: Sequence[tuple[str, float, float]], plain: float, chance: float
+) -> Figure:
+    """Accuracy against strength: one panel for each kind of (kind, strength, accuracy)."""
+    kinds = list(dict.fromkeys(kind for kind, _, _ in points))
+    figure = Figure(figsize=(1 + 3 * len(kinds), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    for axis, kind in zip(panels, kinds, strict=True):
+        curve = sorted({(s, a) for k, s, a in points if k == kind} | {(0.0, plain)})
+        strengths, accuracies = zip(*curve, strict=True)
+        axis.plot(strengths, [100 * a for a in accuracies], "o-", color=_BLUE)
+        axis.axhline(100 * chance, color=_GREY, linestyle=":", label="chance")
+        axis.set(xlabel=f"{kind} ({UNITS[kind]})", ylim=(0, 101))
+    panels[0].set(ylabel="accuracy (%)")
+    panels[0].legend(frameon=False)
+    return figure
 
 
 def curves(history: list[Record]) -> Figure:
@@ -78,13 +102,18 @@ def delay_histograms(net: DelaySNN) -> Figure:
         ):
             flat = values.detach().round().flatten().numpy()
             axis.hist(flat, edges, histtype="step", color=color, label=label, linewidth=1.4)
-        axis.set(title=name, xlabel="delay (steps)", ylabel="synapses")
+        axis.set(title=_title(name), xlabel="delay (steps)", ylabel="synapses")
     axes[0].legend(frameon=False)
     return figure
 
 
+def _title(layer: str) -> str:
+    """A layer's module name for people: `blocks.0.synapses` is the first hidden layer."""
+    return f"hidden layer {int(layer.split('.')[1]) + 1}" if layer != "readout" else layer
+
+
 @torch.no_grad()
-def raster(net: DelaySNN, data: SpikeDataset, clip: int, classes: list[str]) -> Figure:
+def raster(net: DelaySNN, data: ClipDataset, clip: int, classes: list[str]) -> Figure:
     """One clip: its input spikes, the first hidden layer's spikes, and the readout's answer."""
     x, labels = data.batch(torch.tensor([clip]))
     result = round_delays(net).simulate(x)
@@ -111,7 +140,7 @@ def _dots(axis: Any, counts: torch.Tensor, label: str) -> None:
     axis.set(ylabel=label, ylim=(-1, counts.shape[1]))
 
 
-def _shown_split(recipe: Recipe, data_dir: str | Path | None) -> SpikeDataset:
+def _shown_split(recipe: Recipe, data_dir: str | Path | None) -> ClipDataset:
     """Data the network was not trained on, as far as there is any."""
     try:
         return load_split(recipe, "test", data_dir)

@@ -22,32 +22,15 @@ from snn_delays import checkpoint as ckpt
 from snn_delays.allocator import keep_freed_memory
 from snn_delays.assembly import Splits, load_splits, network_from_recipe
 from snn_delays.config import Recipe
-from snn_delays.data import SpikeDataset
+from snn_delays.data import ClipDataset
+from snn_delays.data.augment import augmented_batch
 from snn_delays.errors import TrainingError
 from snn_delays.evaluation import evaluate
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import clamp_delays, delay_layers, delay_statistics, round_delays, set_sigma
 from snn_delays.optimisation import Optimisation, sigma_at
+from snn_delays.reporting import Reporter
 from snn_delays.runs import Record, RunFolder, git_commit, versions
-
-
-class Reporter:
-    """What training tells the world while it runs; this one says nothing."""
-
-    def message(self, text: str) -> None:
-        """A sentence for the user."""
-
-    def start(self, epochs: int, done: int, batches: int) -> None:
-        """Training begins, after `done` epochs of an earlier session."""
-
-    def batch(self, epoch: int, batch: int) -> None:
-        """A batch is done."""
-
-    def epoch(self, record: Record) -> None:
-        """An epoch is done; `record` is its line in metrics.jsonl."""
-
-    def stop(self) -> None:
-        """Training ended, one way or the other."""
 
 
 def train(
@@ -115,9 +98,9 @@ def train(
     return summary
 
 
-def _seed(seed: int, epoch: int) -> int:
-    """An independent torch seed for each (seed, epoch); epoch 0 is for initialisation."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+def _seed(*numbers: int) -> int:
+    """An independent torch seed for each (seed, epoch, ...); epoch 0 is for initialisation."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _run_epoch(
@@ -155,7 +138,7 @@ def _run_epoch(
 def _train_batches(
     net: DelaySNN,
     optimisation: Optimisation,
-    data: SpikeDataset,
+    data: ClipDataset,
     recipe: Recipe,
     epoch: int,
     reporter: Reporter,
@@ -168,10 +151,10 @@ def _train_batches(
     correct = torch.zeros((), dtype=torch.int64, device=device)
     spikes = torch.zeros(len(net.blocks), dtype=torch.float64, device=device)
     for number, indices in enumerate(order.split(recipe.batch_size)):
-        x, labels = data.batch(indices)
+        x, labels, targets = _training_batch(data, indices, recipe, epoch, number)
         with _autocast(recipe, device):
             result = net.simulate(x)
-        loss = F.cross_entropy(result.scores.float(), labels)
+        loss = F.cross_entropy(result.scores.float(), targets)
         optimisation.zero_grad()
         loss.backward()
         _check_finite(loss, net, epoch, number)
@@ -188,6 +171,19 @@ def _train_batches(
         "train_accuracy": int(correct) / len(data),
         "spike_rates": (spikes / len(data)).tolist(),  # spikes per neuron and step
     }
+
+
+def _training_batch(
+    data: ClipDataset, indices: Tensor, recipe: Recipe, epoch: int, batch: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch as the recipe augments it: `x`, the labels, and the targets of the loss."""
+    settings = recipe.augment.model_dump()
+    if not any(settings.values()):
+        x, labels = data.batch(indices)
+        return x, labels, labels
+    seed = _seed(recipe.seed, epoch + 1, batch)
+    x, targets = augmented_batch(data, indices, seed, **settings)
+    return x, data.labels[indices.to(data.labels.device)], targets
 
 
 def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
@@ -258,6 +254,7 @@ def _summarise(net: DelaySNN, splits: Splits, recipe: Recipe, progress: ckpt.Pro
         "valid_clips": len(splits.choosing or ()) if recipe.protocol == "valid" else 0,
         "chance": 1.0 / len(splits.train.classes),
         "dropped_event_share": splits.train.dropped_share,
+        "data": splits.train.metadata,
         "delay_statistics": {n: asdict(s) for n, s in delay_statistics(net).items()},
         "samples_per_second": round(trained / progress.training_seconds, 2),
         "versions": versions(),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from snn_delays import data
 from snn_delays.data.events import EventStore
@@ -74,6 +76,34 @@ def test_test_is_its_own_file(folder):
     assert set(test.speakers.tolist()) == {4, 5}
 
 
+def test_ssc_has_a_file_for_each_split_and_names_its_classes(folder):
+    words = tuple(f"word {i}" for i in range(35))
+    for split, speakers in (("train", [1, 2]), ("valid", [3]), ("test", [4])):
+        store = shd_like(speakers, classes=35)
+        write_events(folder / f"ssc_{split}.h5", replace(store, classes=words))
+    sets = {split: data.load("ssc", split, data_dir=folder) for split in data.SPLITS}
+    assert {s: set(d.speakers.tolist()) for s, d in sets.items()} == {
+        "train": {1, 2}, "valid": {3}, "train+valid": {1, 2, 3}, "test": {4},
+    }  # fmt: skip
+    assert all(d.classes == words for d in sets.values())
+    joined, indices = sets["train+valid"], torch.arange(105)
+    parts = torch.cat(
+        [sets[s].batch(torch.arange(n))[0] for s, n in (("train", 70), ("valid", 35))], 1
+    )
+    assert torch.equal(joined.batch(indices)[0], parts)
+    write_events(folder / "ssc_valid.h5", replace(shd_like([3], classes=35), classes=words[::-1]))
+    with pytest.raises(DataError, match=r"classes of ssc_valid\.h5 must be those of ssc_train"):
+        data.load("ssc", "train+valid", data_dir=folder)
+
+
+def test_missing_files_say_how_to_fetch_them(folder):
+    with pytest.raises(MissingSplitError) as caught:
+        data.load("ssc", "train", data_dir=folder)
+    assert f"fetch it: snn-delays data fetch ssc --data-dir {folder}" in str(caught.value)
+    with pytest.raises(DataError, match="snn-delays data fetch shd --data-dir DIR"):
+        data.load("shd", "train")
+
+
 @pytest.mark.parametrize("speakers", [(), (9, 99)])
 def test_impossible_validation_speakers(folder, speakers):
     with pytest.raises(
@@ -91,7 +121,7 @@ def test_splits_without_every_class(folder):
 
 
 def test_unknown_names_and_missing_folders(folder):
-    with pytest.raises(DataError, match=r"one of synthetic, shd; got 'sdh'"):
+    with pytest.raises(DataError, match=r"one of synthetic, shd, ssc, gsc; got 'sdh'"):
         data.load("sdh", "train")
     with pytest.raises(DataError, match="`split` must be one of train, valid"):
         data.load("shd", "all", data_dir=folder)

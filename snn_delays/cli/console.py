@@ -1,4 +1,4 @@
-"""What the commands print with: consoles, and progress of a training run.
+"""What the commands print with: consoles, and progress of runs and downloads.
 
 A terminal gets live bars with rate and time left; a file or pipe gets one plain line an epoch.
 """
@@ -12,22 +12,28 @@ from typing import Any
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
+
+from snn_delays.data.download import DownloadReporter
+from snn_delays.reporting import Reporter
 
 
 def console() -> Console:
     """Standard output; plain when it is not a terminal."""
-    return Console(highlight=False)
+    return Console(highlight=False, soft_wrap=True)
 
 
 def error_console() -> Console:
     """Standard error."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def percent(share: float | None) -> str:
@@ -61,7 +67,7 @@ def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
     return "  ".join(words)
 
 
-class TerminalReporter:
+class TerminalReporter(Reporter):
     """Progress of a run: live bars on a terminal, a line an epoch elsewhere."""
 
     def __init__(self, output: Console) -> None:
@@ -113,10 +119,119 @@ class TerminalReporter:
             return
         done = record["epoch"] - self.done_before
         left = (time.perf_counter() - self.began) / done * (self.epochs - record["epoch"])
-        self.output.print(f"{line}  {duration(left)} left", soft_wrap=True)
+        self.output.print(f"{line}  {duration(left)} left")
 
     def stop(self) -> None:
         """Close the bars."""
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
+
+
+class TerminalDownload(DownloadReporter):
+    """Progress of a download, with rate and time left; a context manager.
+
+    Elsewhere than on a terminal, a line for each tenth of a file.
+    """
+
+    def __init__(self, output: Console) -> None:
+        self.output = output
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=output,
+            disable=not output.is_terminal,
+        )
+        self.tasks: dict[str, TaskID] = {}
+        self.filename = ""
+        self.total: int | None = None
+        self.done = self.done_before = self.tenths = 0
+        self.began = 0.0
+
+    def __enter__(self) -> TerminalDownload:
+        """Open the bars."""
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the bars."""
+        self.progress.stop()
+
+    def message(self, text: str) -> None:
+        """A sentence for the user."""
+        self.output.print(text, style="dim", soft_wrap=True)
+
+    def start(self, filename: str, total: int | None, done: int) -> None:
+        """Bytes begin to arrive, for the first time or again."""
+        self.filename, self.total, self.done, self.done_before = filename, total, done, done
+        self.tenths = 10 * done // total if total else 0
+        self.began = time.perf_counter()
+        if filename not in self.tasks:
+            self.tasks[filename] = self.progress.add_task(filename)
+        self.progress.update(self.tasks[filename], total=total, completed=done)
+
+    def advance(self, received: int) -> None:
+        """So many bytes more."""
+        self.done += received
+        self.progress.update(self.tasks[self.filename], completed=self.done)
+        tenths = 10 * self.done // self.total if self.total else 0
+        if tenths > self.tenths and self.total and not self.output.is_terminal:
+            self.tenths = tenths
+            rate = (self.done - self.done_before) / (time.perf_counter() - self.began)
+            self.output.print(
+                f"{self.filename}: {self.done / 1e6:.0f} of {self.total / 1e6:.0f} MB, "
+                f"{rate / 1e6:.1f} MB/s, {duration((self.total - self.done) / rate)} left",
+                soft_wrap=True,
+            )
+
+
+class CountReporter:
+    """Progress of things of one kind, with rate and time left; a context manager.
+
+    Elsewhere than on a terminal, a line for each tenth.
+    """
+
+    def __init__(self, output: Console, things: str, quiet: bool = False) -> None:
+        self.output, self.things, self.quiet = output, things, quiet
+        self.progress = Progress(
+            TextColumn(f"[bold]{things}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[rate]}"),
+            console=output,
+            disable=quiet or not output.is_terminal,
+        )
+        self.total = self.done = 0
+        self.began = 0.0
+
+    def __enter__(self) -> CountReporter:
+        """Open the bar."""
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the bar."""
+        self.progress.stop()
+
+    def start(self, total: int) -> None:
+        """So many things are to be done."""
+        self.total, self.began = total, time.perf_counter()
+        self.task = self.progress.add_task("", total=total, rate="")
+
+    def advance(self) -> None:
+        """One more is done."""
+        self.done += 1
+        seconds = time.perf_counter() - self.began
+        rate = f"{60 * self.done / seconds:.0f} a minute"
+        self.progress.update(self.task, completed=self.done, rate=rate)
+        tenth = 10 * self.done // self.total > 10 * (self.done - 1) // self.total
+        if tenth and not (self.quiet or self.output.is_terminal):
+            left = duration(seconds / self.done * (self.total - self.done))
+            self.output.print(f"{self.done}/{self.total} {self.things}  {rate}  {left} left")

@@ -1,4 +1,4 @@
-"""`snn-delays data`: look at data files."""
+"""`snn-delays data`: fetch and list data sets, turn recordings into spikes, look at spike files."""
 
 from __future__ import annotations
 
@@ -7,14 +7,95 @@ from typing import Annotated
 
 import typer
 
-from snn_delays.cli.console import console
+from snn_delays.cli import options as opt
+from snn_delays.cli.console import CountReporter, TerminalDownload, console
 
-app = typer.Typer(no_args_is_help=True, help="Look at data files.")
+app = typer.Typer(no_args_is_help=True, help="Fetch, list, encode and inspect data.")
 
 
 @app.callback()
 def _data() -> None:
-    """Look at data files."""
+    """Fetch and list data sets, encode recordings, look at spike files."""
+
+
+@app.command("fetch")
+def fetch_command(
+    dataset: Annotated[opt.DatasetName, typer.Argument(help="shd, ssc or gsc.")],
+    data_dir: Annotated[
+        Path, typer.Option("--data-dir", help="Folder to put the data into.")
+    ] = Path("data"),
+    quiet: opt.QuietOption = False,
+) -> None:
+    """Download a data set, check it, and unpack it.
+
+    A transfer that was cut off goes on where it stopped; run the same command again.
+    """
+    from snn_delays.data.download import DownloadReporter
+    from snn_delays.data.fetch import fetch
+
+    output = console()
+    with TerminalDownload(output) as bars:
+        paths = fetch(dataset.value, data_dir, reporter=DownloadReporter() if quiet else bars)
+    for path in paths:
+        output.print(str(path), soft_wrap=True)
+
+
+@app.command("list")
+def list_command(data_dir: opt.DataDirOption = None) -> None:
+    """Show every data set: licence, size, splits, and whether it is there and intact."""
+    from rich.table import Table
+
+    from snn_delays.data import SOURCES
+    from snn_delays.data.presence import presence
+
+    table = Table(show_lines=True)
+    for heading in ("name", "what", "licence", "download", "splits", "here"):
+        table.add_column(heading, overflow="fold")
+    for source in SOURCES.values():
+        here = presence(source, data_dir)
+        size = sum(source.archives.values())
+        table.add_row(
+            source.name,
+            source.description,
+            source.licence,
+            f"about {size} MB" if size else "none",
+            "train, valid, test",
+            "\n".join(f"{split}: {state}" for split, state in here.items()),
+        )
+    console().print(table)
+
+
+@app.command("encode")
+def encode_command(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A folder of LABEL/*.wav, or a CSV file: path,label,speaker,split."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .h5 file to write.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the nerve fibres.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Threads. Default: one a processor.")
+    ] = None,
+    quiet: opt.QuietOption = False,
+) -> None:
+    """Turn your recordings into spikes of 700 channels, with a model of the inner ear.
+
+    The file has the layout of SHD. With splits, mine.h5 becomes mine_train.h5, mine_valid.h5 and
+    mine_test.h5; name it ssc.h5 and train on it with --dataset ssc.
+    """
+    from snn_delays.data.encoding import encode_to_files
+
+    output_console = console()
+    with CountReporter(output_console, "recordings", quiet) as bar:
+        written = encode_to_files(
+            source, output, seed=seed, workers=workers, start=bar.start, done=bar.advance
+        )
+    for path, store in written.items():
+        output_console.print(
+            f"{path}: {len(store)} clips, {len(store.classes)} classes, "
+            f"{len(store.units) / len(store):.0f} spikes a clip",
+            soft_wrap=True,
+        )
 
 
 @app.command("inspect")

@@ -88,7 +88,8 @@ def train_to_folder(
     from snn_delays.assembly import check_device
     from snn_delays.export import export_run
     from snn_delays.plots import plot_run
-    from snn_delays.training import Reporter, train
+    from snn_delays.reporting import Reporter
+    from snn_delays.training import train
 
     reporter = Reporter() if output is None else TerminalReporter(output)
     if output is not None:
@@ -126,7 +127,7 @@ def report(summary: dict[str, Any], path: Path, output: Any) -> None:
             f"{percent(summary['test_accuracy_live'])})"
         )
     else:
-        output.print(f"Test was not evaluated: {summary['test_not_evaluated']}", soft_wrap=True)
+        output.print(f"Test was not evaluated: {summary['test_not_evaluated']}")
     if summary["valid_accuracy"] is not None:
         output.print(
             f"Valid accuracy with integer delays: {percent(summary['valid_accuracy'])} "
@@ -136,7 +137,7 @@ def report(summary: dict[str, Any], path: Path, output: Any) -> None:
         f"{summary['parameters']} parameters, {summary['synapses']} synapses, "
         f"{duration(summary['wall_seconds'])}, {summary['samples_per_second']:.0f} clips/s"
     )
-    output.print(f"Result: [bold]{path}[/]", soft_wrap=True)
+    output.print(f"Result: [bold]{path}[/]")
     output.print(
         "  summary.json (figures), network.json (integer delays and weights), plots/ (pictures)"
     )

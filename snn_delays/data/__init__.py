@@ -1,4 +1,4 @@
-"""Data: a name and a split in, a `SpikeDataset` of `[T, C]` samples out.
+"""Data: a name and a split in, a `ClipDataset` of `[T, C]` samples out.
 
     load("shd", "train", data_dir="data").batch(torch.arange(256))  # [T, 256, 140], [256]
 
@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from snn_delays.data.dataset import Sample, SpikeDataset, collate
+    from snn_delays.data.dataset import ClipDataset, Sample, SpikeDataset, collate
+    from snn_delays.data.frames import FrameDataset
     from snn_delays.data.inspect import describe
     from snn_delays.data.loading import SPLITS, load
     from snn_delays.data.sources import SOURCES, Source, find_file, find_source
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 _HOME = {
     "SOURCES": "sources",
     "SPLITS": "loading",
+    "ClipDataset": "dataset",
     "EventStore": "store",
+    "FrameDataset": "frames",
     "Sample": "dataset",
     "Source": "sources",
     "SpikeDataset": "dataset",
@@ -38,7 +41,9 @@ _HOME = {
 __all__ = [
     "SOURCES",
     "SPLITS",
+    "ClipDataset",
     "EventStore",
+    "FrameDataset",
     "Sample",
     "Source",
     "SpikeDataset",

@@ -5,6 +5,8 @@ All arithmetic is on integers, so a spike on the edge of a step never falls into
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,6 +22,67 @@ def binned_channels(channels: int, channel_bin: int) -> int:
     return -(-channels // channel_bin)
 
 
+class Events(NamedTuple):
+    """The spikes of a batch of clips, one after another, on one device.
+
+    Args:
+        times_us: int32 `[events]`, microseconds.
+        units: int16 `[events]`, channel.
+        rows: int32 `[events]`, which sample of the batch, `0 .. N - 1`.
+    """
+
+    times_us: Tensor
+    units: Tensor
+    rows: Tensor
+
+
+def gather_events(times_us: Tensor, units: Tensor, offsets: Tensor, clips: Tensor) -> Events:
+    """The events of some clips of a store, whose arrays are tensors on one device.
+
+    Args:
+        clips: int64 `[N]`, which clips; one may come twice.
+    """
+    starts = offsets[clips]
+    lengths = offsets[clips + 1] - starts
+    ends = lengths.cumsum(0)
+    total = int(ends[-1]) if len(clips) else 0
+    device = clips.device
+    event = (starts - ends + lengths).repeat_interleave(lengths, output_size=total)
+    event += torch.arange(total, device=device)
+    rows = torch.arange(len(clips), device=device, dtype=torch.int32)
+    rows = rows.repeat_interleave(lengths, output_size=total)
+    return Events(times_us.index_select(0, event), units.index_select(0, event), rows)
+
+
+def count_events(
+    events: Events, *, samples: int, dt_us: int, steps: int, channels: int, channel_bin: int
+) -> Tensor:
+    """Count the spikes of each sample per step and group of channels.
+
+    .. math:: x[t, n, c] = |\\{e : row_e = n,\\; time_e // dt = t,\\; unit_e // bin = c\\}|
+
+    Counts are kept, not clipped to 1; events at or after `steps` are dropped.
+
+    Args:
+        samples: `N`.
+        dt_us: length of a step in microseconds.
+        steps: `T`.
+        channels: channels before binning; `C = ceil(channels / channel_bin)`.
+
+    Shape:
+        float32 `[T, N, C]`.
+    """
+    width = binned_channels(channels, channel_bin)
+    # Late events go to an extra step that is cut off: cheaper than leaving them out beforehand.
+    small = (steps + 1) * samples * width <= _INT32_CELLS  # 32 bits are quicker
+    cell = events.times_us.to(torch.int32 if small else torch.int64)
+    cell = cell.div(dt_us, rounding_mode="floor").clamp_(max=steps).mul_(samples)
+    cell = cell.add_(events.rows).mul_(width)
+    cell += events.units.div(channel_bin, rounding_mode="floor")
+    counts = torch.bincount(cell, minlength=(steps + 1) * samples * width)
+    return counts.view(steps + 1, samples, width)[:steps].float()
+
+
 def bin_events(
     times_us: Tensor,
     units: Tensor,
@@ -31,38 +94,19 @@ def bin_events(
     channels: int,
     channel_bin: int,
 ) -> Tensor:
-    """Count the spikes of some clips per step and group of channels.
-
-    .. math:: x[t, n, c] = |\\{e \\in clip_n : time_e // dt = t,\\; unit_e // bin = c\\}|
-
-    Counts are kept, not clipped to 1; events at or after `steps` are dropped.
-
-    Args:
-        times_us, units, offsets: the arrays of an `EventStore` as tensors on one device.
-        clips: int64 `[N]`, which clips; one may come twice.
-        dt_us: length of a step in microseconds.
-        steps: `T`.
-        channels: channels before binning; `C = ceil(channels / channel_bin)`.
+    """The spike counts of some clips of a store; see `gather_events` and `count_events`.
 
     Shape:
         float32 `[T, N, C]`.
     """
-    samples, width = len(clips), binned_channels(channels, channel_bin)
-    starts = offsets[clips]
-    lengths = offsets[clips + 1] - starts
-    ends = lengths.cumsum(0)
-    total = int(ends[-1]) if samples else 0
-    event = (starts - ends + lengths).repeat_interleave(lengths, output_size=total)
-    event += torch.arange(total, device=clips.device)
-    # Late events go to an extra step that is cut off: cheaper than leaving them out beforehand.
-    small = (steps + 1) * samples * width <= _INT32_CELLS  # 32 bits are quicker
-    cell = times_us.index_select(0, event).to(torch.int32 if small else torch.int64)
-    cell = cell.div_(dt_us, rounding_mode="floor").clamp_(max=steps).mul_(samples * width)
-    row = torch.arange(samples, device=clips.device, dtype=cell.dtype) * width
-    cell += row.repeat_interleave(lengths, output_size=total)
-    cell += units.index_select(0, event).div_(channel_bin, rounding_mode="floor")
-    counts = torch.bincount(cell, minlength=(steps + 1) * samples * width)
-    return counts.view(steps + 1, samples, width)[:steps].float()
+    return count_events(
+        gather_events(times_us, units, offsets, clips),
+        samples=len(clips),
+        dt_us=dt_us,
+        steps=steps,
+        channels=channels,
+        channel_bin=channel_bin,
+    )
 
 
 def dropped_share(store: EventStore, dt_us: int, steps: int, clips: NDArray[np.int64]) -> float:

@@ -1,14 +1,14 @@
-"""`SpikeDataset`: one split of a store, as `[T, C]` samples or straight as `[T, N, C]` batches.
+"""`ClipDataset` and `SpikeDataset`: one split, as `[T, C]` samples or as `[T, N, C]` batches.
 
-Batches come from one call on the packed events, on whatever device these live.
+Batches are computed on whatever device the data lives.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -16,8 +16,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from snn_delays.data.binning import bin_events, binned_channels, dropped_share
-from snn_delays.data.events import EventStore
+from snn_delays.data.binning import (
+    Events,
+    binned_channels,
+    count_events,
+    dropped_share,
+    gather_events,
+)
+from snn_delays.data.events import EventStore, take_clips
 from snn_delays.errors import DataError
 
 
@@ -25,9 +31,10 @@ class Sample(NamedTuple):
     """One clip.
 
     Args:
-        x: float32 `[T, C]` spike counts.
+        x: float32 `[T, C]` spike counts, or frames of features.
         label: class index.
-        length: steps up to and including the last one with a spike; 0 for an empty clip.
+        length: steps up to and including the last one with a spike, 0 for an empty clip; for
+            frames, `T`.
         speaker: speaker number, -1 where unknown.
     """
 
@@ -37,8 +44,73 @@ class Sample(NamedTuple):
     speaker: int
 
 
-class SpikeDataset(Dataset[Sample]):
+class ClipDataset(Dataset[Sample]):
+    """Labelled clips of equal length, as single samples or as batches: what training works on.
+
+    Attributes:
+        name: for messages, such as "shd train".
+        channels, steps, dt_ms: `C`, `T` and the length of a step.
+        channel_bin: how many neighbouring channels of the source are summed.
+        classes: class names, in the order of the labels.
+        labels, speakers: int64 `[N]`, on the data set's device.
+        metadata: plain JSON facts about how the data was prepared, kept with a run.
+        dropped_share: the share of events that lie at or after `steps`, and so are dropped.
+    """
+
+    name: str
+    channels: int
+    steps: int
+    dt_ms: float
+    channel_bin: int
+    classes: tuple[str, ...]
+    labels: Tensor
+    speakers: Tensor
+    metadata: dict[str, Any]
+    dropped_share: float
+
+    _tensors: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`; for many samples `batch` is far quicker."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {self.name}, which has {len(self)}")
+        x, label = self.batch(torch.tensor([index % len(self)]))
+        return Sample(x[:, 0], int(label), self._length(x[:, 0]), int(self.speakers[index]))
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Several samples at once.
+
+        Args:
+            indices: int64 `[N]`, in `0 .. len(self) - 1`, on any device.
+
+        Shape:
+            float32 `[T, N, C]` and int64 `[N]` labels, on the data set's device.
+        """
+        raise NotImplementedError
+
+    def to(self, device: str | torch.device) -> Self:
+        """The same data set with everything it computes from on `device`."""
+        moved = copy.copy(self)
+        for name in (*self._tensors, "labels", "speakers"):
+            setattr(moved, name, getattr(self, name).to(device))
+        return moved
+
+    def prepared_as(self, metadata: Mapping[str, Any] | None) -> Self:
+        """The same clips, prepared with the facts that a run keeps (its `metadata`), if any."""
+        return self
+
+    def _length(self, x: Tensor) -> int:
+        raise NotImplementedError
+
+
+class SpikeDataset(ClipDataset):
     """Some clips of a store, binned on access.
+
+    Batches come from one call on the packed events.
 
     Args:
         store: the packed events.
@@ -48,14 +120,11 @@ class SpikeDataset(Dataset[Sample]):
         channel_bin: how many neighbouring channels are summed.
         name: for messages, such as "shd train".
 
-    Attributes:
-        channels: `C`, after binning.
-        classes: class names, in the order of the labels.
-        labels, speakers: int64 `[N]`, on the data set's device.
-
     Raises:
         DataError: an impossible step length, number of steps or channel bin.
     """
+
+    _tensors = ("_clips", "_times_us", "_units", "_offsets")
 
     def __init__(
         self,
@@ -85,53 +154,58 @@ class SpikeDataset(Dataset[Sample]):
         self.channels = binned_channels(store.channels, channel_bin)
         self.labels = torch.from_numpy(store.labels)[self._clips]
         self.speakers = torch.from_numpy(store.speakers)[self._clips]
-
-    def __len__(self) -> int:
-        """The number of samples."""
-        return len(self._clips)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Sample `index`; for many samples `batch` is far quicker."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"sample {index} of {self.name}, which has {len(self)}")
-        x, label = self.batch(torch.tensor([index % len(self)]))
-        spiking = x[:, 0].any(dim=1).nonzero()
-        length = int(spiking[-1]) + 1 if len(spiking) else 0
-        return Sample(x[:, 0], int(label), length, int(self.speakers[index]))
+        self.metadata = {}
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Several samples at once, from one call on the packed events.
+        """Several samples at once, from one call on the packed events; see `ClipDataset.batch`.
 
-        Args:
-            indices: int64 `[N]`, in `0 .. len(self) - 1`, on any device.
-
-        Shape:
-            float32 `[T, N, C]` counts and int64 `[N]` labels, on the data set's device.
+        `x` holds spike counts.
         """
         indices = indices.to(self.labels.device)
-        x = bin_events(
-            self._times_us,
-            self._units,
-            self._offsets,
-            self._clips[indices],
+        return self.count(self.events(indices), len(indices)), self.labels[indices]
+
+    @property
+    def source_channels(self) -> int:
+        """The number of channels before neighbours are summed."""
+        return self._store.channels
+
+    def with_store(self, alter: Callable[[EventStore], EventStore], name: str) -> SpikeDataset:
+        """The same clips after `alter` has changed their events; labels and device stay."""
+        clips = self._clips.cpu().numpy()
+        altered = SpikeDataset(
+            alter(take_clips(self._store, clips)),
+            np.arange(len(clips)),
+            dt_ms=self.dt_ms,
+            steps=self.steps,
+            channel_bin=self.channel_bin,
+            name=name,
+        )
+        return altered.to(self.labels.device)
+
+    def events(self, indices: Tensor) -> Events:
+        """The spikes of several samples; `indices` as in `batch`."""
+        clips = self._clips[indices.to(self.labels.device)]
+        return gather_events(self._times_us, self._units, self._offsets, clips)
+
+    def count(self, events: Events, samples: int) -> Tensor:
+        """The counts `[T, N = samples, C]` of such spikes."""
+        return count_events(
+            events,
+            samples=samples,
             dt_us=self._dt_us,
             steps=self.steps,
             channels=self._store.channels,
             channel_bin=self.channel_bin,
         )
-        return x, self.labels[indices]
-
-    def to(self, device: str | torch.device) -> SpikeDataset:
-        """The same data set with its packed events, labels and speakers on `device`."""
-        moved = copy.copy(self)
-        for name in ("_clips", "_times_us", "_units", "_offsets", "labels", "speakers"):
-            setattr(moved, name, getattr(self, name).to(device))
-        return moved
 
     @cached_property
-    def dropped_share(self) -> float:
+    def dropped_share(self) -> float:  # type: ignore[override]
         """The share of this split's events that lie at or after `steps`, and so are dropped."""
         return dropped_share(self._store, self._dt_us, self.steps, self._clips.cpu().numpy())
+
+    def _length(self, x: Tensor) -> int:
+        spiking = x.any(dim=1).nonzero()
+        return int(spiking[-1]) + 1 if len(spiking) else 0
 
 
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -5,10 +5,13 @@ The one shape in which events travel: read from HDF5, kept in the store, binned 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from snn_delays.errors import DataError
 
 LARGEST_CHANNELS = 32767
 """Units are kept as int16."""
@@ -44,3 +47,44 @@ class EventStore:
     def __len__(self) -> int:
         """The number of clips."""
         return len(self.labels)
+
+
+def join_stores(stores: Iterable[EventStore]) -> EventStore:
+    """All clips of several stores, in order; one store alone is returned as it is, not copied.
+
+    Raises:
+        DataError: their classes differ.
+    """
+    first, *others = stores
+    for other in others:
+        if other.classes != first.classes:
+            raise DataError(f"The classes of {other.source}", f"those of {first.source}")
+    if not others:
+        return first
+    parts = [first, *others]
+    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+    return EventStore(
+        times_us=np.concatenate([part.times_us for part in parts]),
+        units=np.concatenate([part.units for part in parts]),
+        offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
+        labels=np.concatenate([part.labels for part in parts]),
+        speakers=np.concatenate([part.speakers for part in parts]),
+        channels=first.channels,
+        classes=first.classes,
+        source=" + ".join(part.source for part in parts),
+    )
+
+
+def take_clips(store: EventStore, clips: NDArray[np.int64]) -> EventStore:
+    """A store of these clips, in this order, copied."""
+    lengths = np.diff(store.offsets)[clips]
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    event = np.repeat(store.offsets[clips] - offsets[:-1], lengths) + np.arange(offsets[-1])
+    return replace(
+        store,
+        times_us=store.times_us[event],
+        units=store.units[event],
+        offsets=offsets,
+        labels=store.labels[clips],
+        speakers=store.speakers[clips],
+    )

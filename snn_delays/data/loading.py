@@ -1,4 +1,4 @@
-"""`load`: a name and a split in, a `SpikeDataset` out.
+"""`load`: a name and a split in, a `SpikeDataset` or `FrameDataset` out.
 
 The clips of each split are chosen here; speakers are never shared between train and valid.
 """
@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_delays.data.dataset import SpikeDataset
-from snn_delays.data.sources import Source, find_file, find_source
-from snn_delays.data.store import EventStore, open_store
+from snn_delays.data.dataset import ClipDataset, SpikeDataset
+from snn_delays.data.events import EventStore, join_stores
+from snn_delays.data.frames import FrameDataset
+from snn_delays.data.gsc import PARTS, open_frames
+from snn_delays.data.sources import Source, fetch_command, find_file, find_folder, find_source
+from snn_delays.data.store import open_store
 from snn_delays.data.synthetic import SyntheticTask, make_synthetic
 from snn_delays.errors import DataError
 
@@ -30,20 +33,22 @@ def load(
     steps: int | None = None,
     channel_bin: int | None = None,
     valid_speakers: Sequence[int] | None = None,
+    features: str = "mel140",
     seed: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
-) -> SpikeDataset:
-    """One split of a data set, binned.
+) -> ClipDataset:
+    """One split of a data set: spikes binned to counts, recordings as log-mel frames.
 
     Args:
         name: a key of `SOURCES`.
-        split: `train` (all speakers but `valid_speakers`), `valid` (those speakers, of the same
-            file), `train+valid` (the whole file), or `test` (its own file).
+        split: `train` (its file; where `valid` has none of its own, without `valid_speakers`),
+            `valid` (its file, or those speakers), `train+valid` (both), or `test` (its file).
         data_dir: the folder in or below which the files lie; the built-in task needs none.
         dt_ms: step length in milliseconds.
         steps: `T`; the data set's own by default.
         channel_bin: neighbouring channels summed; the data set's own by default.
         valid_speakers: whole speakers held out of train; the data set's own by default.
+        features: of recordings, `mel140` or `published`, see `gsc.log_mel`.
         seed: of the built-in task; other data sets do not use it.
         cache_dir: where packed stores lie, see `store.cache_folder`.
 
@@ -54,20 +59,60 @@ def load(
     source = find_source(name)
     if split not in SPLITS:
         raise DataError("`split`", f"one of {', '.join(SPLITS)}", repr(split))
-    file_split = "test" if split == "test" else "train"
+    if name == "gsc":
+        return _load_recordings(
+            source, split, data_dir, dt_ms, steps, channel_bin, features, cache_dir
+        )
+    own = "valid" in source.files  # each split has a file of its own
+    parts = split.split("+") if own else ["test" if split == "test" else "train"]
     if name == "synthetic":
-        path = make_synthetic(SyntheticTask(seed=seed), cache_dir)[file_split]
+        paths = [make_synthetic(SyntheticTask(seed=seed), cache_dir)[part] for part in parts]
     else:
-        path = _find(source, file_split, data_dir)
-    store = open_store(path, channels=source.channels, classes=source.classes, cache_dir=cache_dir)
+        paths = [_find(source, part, data_dir) for part in parts]
+    store = join_stores(
+        open_store(path, channels=source.channels, classes=source.classes, cache_dir=cache_dir)
+        for path in paths
+    )
     held_out = source.valid_speakers if valid_speakers is None else tuple(valid_speakers)
     return SpikeDataset(
         store,
-        _choose_clips(store, split, held_out),
+        _choose_clips(store, split, None if own else held_out),
         dt_ms=dt_ms,
         steps=source.steps if steps is None else steps,
         channel_bin=source.channel_bin if channel_bin is None else channel_bin,
         name=f"{name} {split}",
+    )
+
+
+def _load_recordings(
+    source: Source,
+    split: str,
+    data_dir: str | os.PathLike[str] | None,
+    dt_ms: float,
+    steps: int | None,
+    channel_bin: int | None,
+    features: str,
+    cache_dir: str | os.PathLike[str] | None,
+) -> FrameDataset:
+    """One split of Google Speech Commands."""
+    if data_dir is None:
+        raise DataError(
+            "gsc needs its recordings, and no data folder is given",
+            remedy=f"Name it (--data-dir); fetch them: {fetch_command('gsc')}",
+        )
+    for what, given, fixed in (("dt_ms", dt_ms, 10.0), ("channel_bin", channel_bin or 1, 1)):
+        if given != fixed:
+            raise DataError(f"`{what}` of gsc", f"{fixed:g}, as its frames are", given)
+    classes = source.classes or ()
+    frames = open_frames(find_folder(data_dir, source), classes, features, cache_dir)
+    chosen = np.isin(frames.parts, [PARTS.index(part) for part in split.split("+")])
+    return FrameDataset(
+        frames,
+        np.flatnonzero(chosen),
+        classes=classes,
+        features=features,
+        steps=source.steps if steps is None else steps,
+        name=f"gsc {split}",
     )
 
 
@@ -76,15 +121,17 @@ def _find(source: Source, split: str, data_dir: str | os.PathLike[str] | None) -
     if data_dir is None:
         raise DataError(
             f"{source.name} needs {filename} (or {filename}.gz), and no data folder is given",
-            remedy=f"Fetch it from {source.address} and name its folder (--data-dir).",
+            remedy=f"Name its folder (--data-dir); fetch it: {fetch_command(source.name)}",
         )
-    return find_file(data_dir, filename)
+    return find_file(data_dir, filename, source.name)
 
 
-def _choose_clips(store: EventStore, split: str, held_out: tuple[int, ...]) -> NDArray[np.int64]:
-    """The clips of a split; every class must be among them."""
+def _choose_clips(
+    store: EventStore, split: str, held_out: tuple[int, ...] | None
+) -> NDArray[np.int64]:
+    """The clips of a split, all where none are held out; every class must be among them."""
     chosen = np.ones(len(store), bool)
-    if split in ("train", "valid"):
+    if held_out is not None and split in ("train", "valid"):
         known = np.unique(store.speakers)
         if not held_out or not np.isin(held_out, known[known >= 0]).all():
             raise DataError(

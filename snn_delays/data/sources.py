@@ -6,33 +6,46 @@ Light to import: neither torch nor h5py.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from snn_delays.errors import DataError, MissingSplitError
 
 _SEARCH_DEPTH = 4
 
+_CRAMER = (
+    "Cramer, Stradmann, Schemmel, Zenke: The Heidelberg Spiking Data Sets for the Systematic "
+    "Evaluation of Spiking Neural Networks. IEEE Transactions on Neural Networks and Learning "
+    "Systems 33(7), 2022. doi:10.1109/TNNLS.2020.3044364"
+)
+_WARDEN = (
+    "Warden: Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition. "
+    "arXiv:1804.03209, 2018"
+)
+
 
 @dataclass(frozen=True)
 class Source:
-    """One data set of spikes.
+    """One data set of spikes or of recordings.
 
     Args:
         name: as in recipes and commands.
         channels: input channels before binning.
-        classes: class names in the order of the labels.
-        files: for each split its file, in SHD's layout; the split `valid` is held out of `train`.
-        valid_speakers: the speakers that make up `valid` unless told otherwise.
+        classes: class names in the order of the labels; None where the files name them.
+        files: for each split its file, in SHD's layout; without one of its own, the split `valid`
+            is held out of `train`. Empty for recordings.
+        valid_speakers: the speakers that make up `valid` where it has no file.
         steps: default number of 10 ms steps.
         channel_bin: default number of neighbouring channels summed.
         licence, citation, address: where the data comes from, and on which terms.
+        archives: what lies at `address`: file names, with their sizes in megabytes, about.
+        folder: where recordings lie, below the data folder.
     """
 
     name: str
     channels: int
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] | None
     files: Mapping[str, str]
     valid_speakers: tuple[int, ...]
     steps: int
@@ -41,6 +54,8 @@ class Source:
     licence: str
     citation: str
     address: str
+    archives: Mapping[str, int] = field(default_factory=dict)
+    folder: str = ""
 
 
 SOURCES: dict[str, Source] = {
@@ -73,12 +88,43 @@ SOURCES: dict[str, Source] = {
             channel_bin=5,
             description="Spiking Heidelberg Digits: English and German digits, 12 speakers.",
             licence="CC BY 4.0",
-            citation=(
-                "Cramer, Stradmann, Schemmel, Zenke: The Heidelberg Spiking Data Sets for the "
-                "Systematic Evaluation of Spiking Neural Networks. IEEE Transactions on Neural "
-                "Networks and Learning Systems 33(7), 2022. doi:10.1109/TNNLS.2020.3044364"
-            ),
+            citation=_CRAMER,
             address="https://zenkelab.org/datasets/",
+            archives={"shd_train.h5.zip": 130, "shd_test.h5.zip": 40},
+        ),
+        Source(
+            name="ssc",
+            channels=700,
+            classes=None,
+            files={"train": "ssc_train.h5", "valid": "ssc_valid.h5", "test": "ssc_test.h5"},
+            valid_speakers=(),
+            steps=100,
+            channel_bin=5,
+            description="Spiking Speech Commands: 35 English words, about 2600 speakers.",
+            licence="CC BY 4.0",
+            citation=f"{_CRAMER}. Recordings: {_WARDEN}",
+            address="https://zenkelab.org/datasets/",
+            archives={"ssc_train.h5.zip": 1300, "ssc_valid.h5.zip": 170, "ssc_test.h5.zip": 350},
+        ),
+        Source(
+            name="gsc",
+            channels=140,
+            classes=(
+                *("backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow"),
+                *("forward", "four", "go", "happy", "house", "learn", "left", "marvin", "nine"),
+                *("no", "off", "on", "one", "right", "seven", "sheila", "six", "stop", "three"),
+                *("tree", "two", "up", "visual", "wow", "yes", "zero"),
+            ),
+            files={},
+            valid_speakers=(),
+            steps=101,
+            channel_bin=1,
+            description="Google Speech Commands v0.02: recordings of 35 words as log-mel frames.",
+            licence="CC BY 4.0",
+            citation=_WARDEN,
+            address="http://download.tensorflow.org/data/",
+            archives={"speech_commands_v0.02.tar.gz": 2429},
+            folder="SpeechCommands/speech_commands_v0.02",
         ),
     )
 }
@@ -95,28 +141,59 @@ def find_source(name: str) -> Source:
     return SOURCES[name]
 
 
-def find_file(data_dir: str | os.PathLike[str], filename: str) -> Path:
+def fetch_command(name: str, data_dir: str | os.PathLike[str] | None = None) -> str:
+    """What to type to download the data set `name`."""
+    return f"snn-delays data fetch {name} --data-dir {'DIR' if data_dir is None else data_dir}"
+
+
+def find_file(data_dir: str | os.PathLike[str], filename: str, name: str | None = None) -> Path:
     """`filename`, or `filename.gz`, in `data_dir` or at most four folders below it.
 
     The shallowest wins, then the plain file before the `.gz`, then the order of the alphabet.
+    `name`, the data set it belongs to, lets the message say how to fetch it.
 
     Raises:
         DataError: `data_dir` is not a folder.
         MissingSplitError: no such file; the message says what to put where.
     """
+    for level in _levels(data_dir):
+        for name_on_disk in (filename, f"{filename}.gz"):
+            for folder in level:
+                if (folder / name_on_disk).is_file():
+                    return folder / name_on_disk
+    raise _missing(f"{filename} (or {filename}.gz)", data_dir, name)
+
+
+def find_folder(data_dir: str | os.PathLike[str], source: Source) -> Path:
+    """The folder of a data set's recordings: `data_dir` itself, or at most four folders below it.
+
+    Raises:
+        DataError: `data_dir` is not a folder.
+        MissingSplitError: no such folder; the message says how to fetch it.
+    """
+    wanted = Path(source.folder).name
+    for level in _levels(data_dir):
+        for folder in level:
+            if folder.name == wanted:
+                return folder
+    raise _missing(f"The folder {wanted}", data_dir, source.name)
+
+
+def _levels(data_dir: str | os.PathLike[str]) -> Iterator[list[Path]]:
+    """The folders to look into: `data_dir`, then those one deeper, and so on."""
     top = Path(data_dir).expanduser()
     if not top.is_dir():
         raise DataError(f"the data folder {top} is not there or is not a folder")
-    level = [top]
+    level = [top.resolve()] if top.name in ("", ".", "..") else [top]
     for _ in range(_SEARCH_DEPTH + 1):
-        for name in (filename, f"{filename}.gz"):
-            for folder in level:
-                if (folder / name).is_file():
-                    return folder / name
+        yield level
         level = [child for folder in level for child in _subfolders(folder)]
-    raise MissingSplitError(
-        f"{filename} (or {filename}.gz) is not in {top}",
-        remedy="Put it there or in a folder below it.",
+
+
+def _missing(what: str, data_dir: str | os.PathLike[str], name: str | None) -> MissingSplitError:
+    fetch = f", or fetch it: {fetch_command(name, data_dir)}" if name else "."
+    return MissingSplitError(
+        f"{what} is not in {data_dir}", remedy=f"Put it there or in a folder below it{fetch}"
     )
 
 

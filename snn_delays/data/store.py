@@ -41,7 +41,7 @@ def open_store(
     path: str | os.PathLike[str],
     *,
     channels: int,
-    classes: tuple[str, ...],
+    classes: tuple[str, ...] | None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> EventStore:
     """The events of an SHD-layout file (`.h5` or `.h5.gz`), from its packed store.
@@ -53,7 +53,7 @@ def open_store(
 
     Args:
         channels: number of input channels; a unit beyond it is refused.
-        classes: class names in the order of the labels.
+        classes: class names in the order of the labels; None takes the file's own.
         cache_dir: see `cache_folder`.
 
     Raises:
@@ -64,24 +64,24 @@ def open_store(
     key = _key(path, channels, classes)
     stem = path.name.removesuffix(".gz").removesuffix(".h5")
     packed = folder / f"{stem}-{key[:16]}.safetensors"
-    arrays = _read_store(packed, key)
-    if arrays is None:
+    store = _read_store(packed, key, path.name)
+    if store is None:
         try:
             with unpacked(path, folder) as plain:
-                store = read_events(plain, channels=channels, classes=classes, source=path.name)
-            _write_store(packed, key, store)
+                events = read_events(plain, channels=channels, classes=classes, source=path.name)
+            _write_store(packed, key, events)
         except OSError as error:
             raise DataError(
                 f"{path.name} cannot be packed in the cache folder {folder} ({error.strerror})",
                 remedy="Set SNN_DELAYS_CACHE to a folder with room.",
             ) from error
-        arrays = _read_store(packed, key)
-        if arrays is None:
+        store = _read_store(packed, key, path.name)
+        if store is None:
             raise DataError(f"{packed} cannot be read back", remedy="Is the disk sound?")
-    return EventStore(**arrays, channels=channels, classes=classes, source=path.name)
+    return store
 
 
-def _key(path: Path, channels: int, classes: tuple[str, ...]) -> str:
+def _key(path: Path, channels: int, classes: tuple[str, ...] | None) -> str:
     try:
         with open(path, "rb") as file:
             source = hashlib.file_digest(file, "sha256").hexdigest()
@@ -100,8 +100,8 @@ def _write_store(packed: Path, key: str, store: EventStore) -> None:
         save_file(tensors, temporary, metadata={"store": json.dumps(description)})
 
 
-def _read_store(packed: Path, key: str) -> dict[str, NDArray[Any]] | None:
-    """The arrays of the store, memory-mapped, or None where there is none or it is damaged."""
+def _read_store(packed: Path, key: str, source: str) -> EventStore | None:
+    """The store with its arrays memory-mapped, or None where there is none or it is damaged."""
     try:
         # "c", copy on write: torch wants writable memory, and the file is never changed.
         raw = np.memmap(packed, dtype=np.uint8, mode="c")
@@ -110,7 +110,7 @@ def _read_store(packed: Path, key: str) -> dict[str, NDArray[Any]] | None:
         description = json.loads(header["__metadata__"]["store"])
         if description["key"] != key:
             return None
-        arrays = {}
+        arrays: dict[str, NDArray[Any]] = {}
         for name, dtype in _DTYPES.items():
             entry = header[name]
             begin, end = entry["data_offsets"]
@@ -119,6 +119,7 @@ def _read_store(packed: Path, key: str) -> dict[str, NDArray[Any]] | None:
             if entry["dtype"] != dtype or checksum != description["sha256"][name]:
                 return None
             arrays[name] = np.asarray(array)
+        channels, classes = int(description["channels"]), tuple(description["classes"])
+        return EventStore(**arrays, channels=channels, classes=classes, source=source)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return arrays

@@ -71,11 +71,11 @@ class SyntheticTask:
     repeats: int = 2
     note_ms: float = 40.0
     sweep_ms: float = 20.0
-    onset_ms: float = 60.0
+    onset_ms: float = 40.0
     duration_ms: float = 600.0
-    jitter_ms: float = 5.0
-    drop: float = 0.2
-    noise: float = 20.0
+    jitter_ms: float = 8.0
+    drop: float = 0.3
+    noise: float = 40.0
     tempo: float = 0.1
     shift: int = 2
     train_speakers: int = 12

@@ -1,0 +1,178 @@
+"""`snn-delays evaluate`: accuracy of a run, or of a network.json, on a split of a data set.
+
+Also on altered copies of the split, which show what the timing of spikes is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snn_delays.cli import options as opt
+from snn_delays.cli.console import console, percent
+from snn_delays.errors import SnnDelaysError
+
+if TYPE_CHECKING:
+    from snn_delays.data import ClipDataset
+    from snn_delays.data.variants import Variant
+
+    Score = Callable[[ClipDataset], float]
+
+
+def evaluate_command(
+    target: Annotated[Path, typer.Argument(help="A run folder, or a network.json.")],
+    dataset: Annotated[
+        opt.DatasetName | None,
+        typer.Option("--dataset", help="Data to use. Default: what the network was trained on."),
+    ] = None,
+    split: Annotated[
+        opt.SplitName, typer.Option("--split", help="Which part of the data.")
+    ] = opt.SplitName.test,
+    data_dir: opt.DataDirOption = None,
+    device: opt.DeviceOption = "auto",
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--variant",
+            metavar="KIND[=STRENGTH,...]",
+            help="Also on altered spikes: jitter=10 or jitter-channels=10 (deviation in ms), "
+            "delete=0.3 (share), reverse, counts-only; repeatable.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the variants.")] = 0,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            help="Picture of accuracy against strength. Default: variants.png, in the plots of the "
+            "run or beside the network.",
+        ),
+    ] = None,
+) -> None:
+    """Answer every clip of a split and count the right answers.
+
+    A run is evaluated in PyTorch, before and after rounding its delays; a network.json in the
+    engine, with the smallest distance of a membrane to its threshold.
+    """
+    from snn_delays.data.variants import parse_variants
+
+    variants = parse_variants(variant or [])
+    if not target.exists():
+        raise SnnDelaysError(
+            f"{target} does not exist", remedy="Name a run folder or a network.json."
+        )
+    output = console()
+    if target.is_dir():
+        data, score = _evaluate_run(target, dataset, split, data_dir, device, output)
+        beside = target / "plots"
+    else:
+        data, score = _evaluate_network(target, dataset, split, data_dir, output)
+        beside = target.parent
+    if variants:
+        _evaluate_variants(data, score, variants, seed, plot or beside / "variants.png", output)
+
+
+def _evaluate_run(
+    target: Path,
+    dataset: opt.DatasetName | None,
+    split: opt.SplitName,
+    data_dir: Path | None,
+    device: str,
+    output: Any,
+) -> tuple[ClipDataset, Score]:
+    from snn_delays.assembly import check_device, load_split, load_trained
+    from snn_delays.evaluation import evaluate
+    from snn_delays.nn import round_delays
+    from snn_delays.runs import RunFolder
+
+    device = check_device(device)
+    net, recipe, classes = load_trained(RunFolder(target))
+    name = dataset.value if dataset else recipe.dataset
+    recipe = recipe.model_copy(update={"dataset": name})
+    data = load_split(recipe, split.value, data_dir)
+    data = data.prepared_as(RunFolder(target).summary().get("data")).to(device)
+    _check_fit(data, net.in_features, len(classes), target)
+    integer = round_delays(net).to(device)
+    rounded = evaluate(integer, data)
+    live = evaluate(net.to(device), data)
+    output.print(
+        f"{name} {split.value}: [bold]{percent(rounded.accuracy)}[/] with integer delays "
+        f"({rounded.correct} of {len(data)} clips; before rounding {percent(live.accuracy)})"
+    )
+    return data, lambda altered: evaluate(integer, altered).accuracy
+
+
+def _evaluate_network(
+    target: Path,
+    dataset: opt.DatasetName | None,
+    split: opt.SplitName,
+    data_dir: Path | None,
+    output: Any,
+) -> tuple[ClipDataset, Score]:
+    from snn_delays import data as sdata
+    from snn_delays.engine import Network
+    from snn_delays.evaluation import answer
+
+    network = Network.load(target)
+    name = dataset.value if dataset else network.input.dataset
+    data = sdata.load(
+        name,
+        split.value,
+        data_dir=data_dir,
+        dt_ms=network.dt_ms,
+        steps=network.input.steps,
+        channel_bin=network.input.channel_bin,
+        features=(network.metadata.get("data") or {}).get("features", "mel140"),
+    ).prepared_as(network.metadata.get("data"))
+    _check_fit(data, network.input.channels, len(network.readout.classes), target)
+    result, margin = answer(network, data)
+    output.print(
+        f"{name} {split.value}: [bold]{percent(result.accuracy)}[/] "
+        f"({result.correct} of {len(data)} clips, engine, float64)"
+    )
+    output.print(f"Smallest distance of a membrane to its threshold: {margin:.2g}")
+    return data, lambda altered: answer(network, altered)[0].accuracy
+
+
+def _evaluate_variants(
+    data: ClipDataset,
+    score: Score,
+    variants: list[Variant],
+    seed: int,
+    plot: Path,
+    output: Any,
+) -> None:
+    """A table of accuracies, and a picture of those with several strengths."""
+    from rich.table import Table
+
+    from snn_delays.data.variants import altered
+    from snn_delays.plots import save_figure, variant_curves
+
+    accuracies = [score(altered(data, variant, seed)) for variant in variants]
+    plain = score(data)
+    table = Table("variant", "strength", "accuracy", title=f"{data.name}, altered")
+    table.add_row("as it is", "", percent(plain))
+    for variant, accuracy in zip(variants, accuracies, strict=True):
+        table.add_row(variant.kind, variant.strength_text(), percent(accuracy))
+    output.print(table)
+    points = [
+        (v.kind, v.strength, a)
+        for v, a in zip(variants, accuracies, strict=True)
+        if v.strength is not None
+    ]
+    if points:
+        save_figure(variant_curves(points, plain, 1 / len(data.classes)), plot)
+        output.print(f"Picture: [bold]{plot}[/]", soft_wrap=True)
+
+
+def _check_fit(data: ClipDataset, channels: int, classes: int, target: Path) -> None:
+    """Refuse data that the network was not made for."""
+    if (data.channels, len(data.classes)) != (channels, classes):
+        raise SnnDelaysError(
+            f"The network in {target} takes {channels} channels and knows {classes} classes, but "
+            f"{data.name} has {data.channels} channels and {len(data.classes)} classes",
+            remedy="Choose the --dataset it was trained on.",
+        )

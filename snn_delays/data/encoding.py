@@ -1,0 +1,213 @@
+"""Your own recordings as spikes: from a folder or a list of WAV files to files in SHD's layout.
+
+Recordings are encoded side by side in threads; each has random numbers of its own, so the result
+does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from snn_delays.data import cochlea
+from snn_delays.data.audio import read_wav
+from snn_delays.data.events import EventStore, take_clips
+from snn_delays.data.hdf5 import write_events
+from snn_delays.errors import DataError
+
+_SPLITS = ("train", "valid", "test")
+_LONGEST_S = 15  # the file keeps single microseconds below 16 s
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One WAV file, what is said in it, by whom (-1 unknown), and its split, if it has one."""
+
+    path: Path
+    label: str
+    speaker: int = -1
+    split: str = ""
+
+
+def find_recordings(source: str | os.PathLike[str]) -> list[Recording]:
+    """The recordings of a folder, `LABEL/*.wav`, or of a CSV file.
+
+    Folders whose names begin with `.` or `_` are left out. A CSV file has a header with `path` and
+    `label`, and if you like `speaker` (a whole number) and `split` (train, valid or test); paths
+    are relative to its folder.
+
+    Raises:
+        DataError: naming the file and the line.
+    """
+    top = Path(source)
+    if top.is_dir():
+        found = [
+            Recording(path, folder.name)
+            for folder in sorted(top.iterdir())
+            if folder.is_dir() and folder.name[0] not in "._"
+            for path in sorted(folder.iterdir())
+            if path.suffix.lower() == ".wav"
+        ]
+        if not found:
+            raise DataError(f"{top} holds no recordings", remedy="Expected LABEL/*.wav below it.")
+        return found
+    if not top.is_file():
+        raise DataError(
+            f"{top} is not there", remedy="Name a folder of LABEL/*.wav, or a CSV file."
+        )
+    return _read_list(top)
+
+
+def _read_list(path: Path) -> list[Recording]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            absent = [c for c in ("path", "label") if c not in (reader.fieldnames or ())]
+            if absent:
+                raise DataError(f"The header of {path} has no `{absent[0]}`")
+            found = [_recording(path, reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path} cannot be read as CSV ({reason})") from error
+    if not found:
+        raise DataError(f"{path} lists no recordings")
+    if len({bool(one.split) for one in found}) > 1:
+        raise DataError(f"The `split` of {path}", "given on every line or on none")
+    return found
+
+
+def _recording(path: Path, line: int, row: dict[str, str | None]) -> Recording:
+    """One line of a list, checked."""
+    where = f"line {line} of {path}"
+    fields = {key: (row.get(key) or "").strip() for key in ("path", "label", "speaker", "split")}
+    for key in ("path", "label"):
+        if not fields[key]:
+            raise DataError(f"`{key}` is empty in {where}")
+    wav = path.parent / fields["path"]
+    if not wav.is_file():
+        raise DataError(f"{where} lists {fields['path']}, which is not there")
+    speaker = fields["speaker"] or "-1"
+    try:
+        number = int(speaker)
+    except ValueError:
+        number = -2
+    if not -1 <= number <= 32767:
+        raise DataError(f"`speaker` in {where}", "a whole number in 0 .. 32767", repr(speaker))
+    if fields["split"] not in ("", *_SPLITS):
+        raise DataError(
+            f"`split` in {where}", f"one of {', '.join(_SPLITS)}", repr(fields["split"])
+        )
+    return Recording(wav, fields["label"], number, fields["split"])
+
+
+def encode_recordings(
+    recordings: list[Recording],
+    *,
+    seed: int = 0,
+    workers: int | None = None,
+    done: Callable[[], None] = lambda: None,
+) -> EventStore:
+    """The spikes of recordings, in their order; see `cochlea.encode`.
+
+    Args:
+        seed: of all random numbers.
+        workers: threads; by default one a processor.
+        done: called after each recording.
+
+    Returns:
+        A store of 700 channels; its classes are the labels in order of the alphabet.
+
+    Raises:
+        DataError: a recording is bad or lasts 15 s or longer; all are checked before any is
+            encoded.
+    """
+    lengths = [_checked_length(one.path) for one in recordings]
+    spikes: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(recordings)
+    lock = threading.Lock()
+
+    def encode(index: int) -> None:
+        samples, rate = read_wav(recordings[index].path)
+        spikes[index] = cochlea.encode(samples, rate, np.random.default_rng([seed, index]))
+        with lock:
+            done()
+
+    # Neighbours in length share the membrane's transfer function, which takes seconds to compute.
+    order = sorted(range(len(recordings)), key=lambda index: lengths[index])
+    for group in _groups(order, lengths):
+        cochlea.prepare(lengths[group[0]])
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            list(pool.map(encode, group))
+    classes = tuple(sorted({one.label for one in recordings}))
+    counts = [len(times) for times, _ in spikes]
+    return EventStore(
+        times_us=np.concatenate([times for times, _ in spikes]).astype(np.int32),
+        units=np.concatenate([units for _, units in spikes]).astype(np.int16),
+        offsets=np.cumsum([0, *counts]).astype(np.int64),
+        labels=np.array([classes.index(one.label) for one in recordings], np.int64),
+        speakers=np.array([one.speaker for one in recordings], np.int64),
+        channels=cochlea.CHANNELS,
+        classes=classes,
+        source="recordings",
+    )
+
+
+def _checked_length(path: Path) -> int:
+    """The padded length of a recording in steps of the membrane."""
+    samples, rate = read_wav(path)
+    if len(samples) >= _LONGEST_S * rate:
+        raise DataError(f"{path}", f"shorter than {_LONGEST_S} s", f"{len(samples) / rate:.1f} s")
+    return cochlea.padded_steps(len(samples), rate)
+
+
+def _groups(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
+    """Runs of equal length, in this order."""
+    cuts = [i for i in range(1, len(order)) if lengths[order[i]] != lengths[order[i - 1]]]
+    for start, end in pairwise([0, *cuts, len(order)]):
+        yield order[start:end]
+
+
+def encode_to_files(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    workers: int | None = None,
+    start: Callable[[int], None] = lambda total: None,
+    done: Callable[[], None] = lambda: None,
+) -> dict[Path, EventStore]:
+    """Encode a folder or list of recordings and write it in SHD's layout.
+
+    Without splits, `output` is the file written; with them, `NAME.h5` becomes `NAME_train.h5` and
+    so on, all with the classes of the whole list.
+
+    Args:
+        start: called with the number of recordings before the first is encoded.
+
+    Returns:
+        What was written where.
+
+    Raises:
+        DataError: see `find_recordings` and `encode_recordings`; nothing is written then.
+    """
+    recordings = find_recordings(source)
+    start(len(recordings))
+    store = encode_recordings(recordings, seed=seed, workers=workers, done=done)
+    target = Path(output)
+    written = {}
+    for split in sorted({one.split for one in recordings}):
+        chosen = np.array([i for i, one in enumerate(recordings) if one.split == split])
+        path = target.with_name(f"{target.stem}_{split}{target.suffix}") if split else target
+        written[path] = take_clips(store, chosen)
+        try:
+            write_events(path, written[path])
+        except OSError as error:
+            raise DataError(f"{path} cannot be written ({error.strerror})") from error
+    return written

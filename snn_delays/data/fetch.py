@@ -1,0 +1,180 @@
+"""`snn-delays data fetch`: SHD, SSC and GSC from where they are published, checked and unpacked.
+
+Addresses and checksums are those of tonic (SHD, SSC) and torchaudio (GSC), imported only here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from snn_delays.atomic import replacing, write_text
+from snn_delays.data.download import Archive, DownloadReporter, by_hand, download
+from snn_delays.data.sources import Source, find_source
+from snn_delays.errors import DataError
+
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
+
+
+def archives(name: str) -> list[Archive]:
+    """The files that make up the data set `name`, with addresses and checksums.
+
+    Raises:
+        DataError: there is nothing to fetch, or the library that knows the checksums is missing.
+    """
+    source = find_source(name)
+    if not source.archives:
+        raise DataError(f"{name} needs no download: it is {source.address}")
+    known = _from_torchaudio if name == "gsc" else _from_tonic
+    try:
+        return known(source)
+    except ImportError as error:
+        extra = "gsc" if name == "gsc" else "fetch"
+        plain = " ".join(
+            by_hand(Archive(source.address + filename, "", size), Path("your data folder")) + "."
+            for filename, size in source.archives.items()
+        )
+        raise DataError(
+            f"The checksums of {name} come from a library that is not installed ({error})",
+            remedy=f'Install it: pip install "snn-delays[{extra}]". {plain}',
+        ) from error
+
+
+def _from_tonic(source: Source) -> list[Archive]:
+    from tonic.datasets.hsd import SHD, SSC
+
+    kind = {"shd": SHD, "ssc": SSC}[source.name]
+    found = []
+    for split in source.files:
+        filename = getattr(kind, f"{split}_zip")
+        checksum = f"md5:{getattr(kind, f'{split}_md5')}"
+        found.append(Archive(kind.base_url + filename, checksum, source.archives[filename]))
+    return found
+
+
+def _from_torchaudio(source: Source) -> list[Archive]:
+    from torchaudio.datasets import speechcommands
+
+    (filename,) = source.archives
+    urls = [url for url in speechcommands._CHECKSUMS if url.endswith(f"/{filename}")]
+    return [
+        Archive(url, f"sha256:{speechcommands._CHECKSUMS[url]}", source.archives[filename])
+        for url in urls
+    ]
+
+
+def fetch(
+    name: str,
+    data_dir: str | os.PathLike[str],
+    *,
+    reporter: DownloadReporter | None = None,
+    **options: Any,
+) -> list[Path]:
+    """Download the data set `name` into `data_dir`, check it, unpack it, and drop the archives.
+
+    What is there already is left alone.
+
+    Args:
+        options: of `download.download`.
+
+    Returns:
+        The unpacked files (SHD, SSC), or the folder of the recordings (GSC).
+
+    Raises:
+        DataError: a file cannot be had, or an archive is not what it should be.
+    """
+    folder, reporter = Path(data_dir).expanduser(), reporter or DownloadReporter()
+    paths = []
+    for archive in archives(name):
+        target = folder / (
+            find_source(name).folder or archive.filename.removesuffix(".zip")
+        )  # a folder of recordings, or one file
+        if target.exists():
+            reporter.message(f"{target} is there already")
+        else:
+            packed = download(archive, folder, reporter=reporter, **options)
+            reporter.message(f"Unpacking {archive.filename}")
+            unpack(packed, target)
+            packed.unlink()
+        paths.append(target)
+    return paths
+
+
+def unpack(packed: Path, target: Path) -> None:
+    """Unpack a `.zip` to the one file `target`, or a `.tar.gz` to the folder `target`.
+
+    `target` appears whole or not at all, and nothing is written outside it. A file gets a
+    neighbour `NAME.sha256`, by which it can be checked later.
+
+    Raises:
+        DataError: the archive is damaged, lacks the file, or holds a path that leads outside.
+    """
+    try:
+        if packed.suffix == ".zip":
+            _unzip(packed, target)
+        else:
+            _untar(packed, target)
+    except _DAMAGED as error:
+        raise DataError(
+            f"{packed} is damaged ({error})", remedy="Delete it and fetch it again."
+        ) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{packed.name} cannot be unpacked to {target} ({reason})") from error
+
+
+def _unzip(packed: Path, target: Path) -> None:
+    with zipfile.ZipFile(packed) as archive:
+        members = [m for m in archive.infolist() if PurePosixPath(m.filename).name == target.name]
+        if len(members) != 1:
+            raise DataError(f"{packed}", f"a .zip with one {target.name}", len(members))
+        with archive.open(members[0]) as inside, replacing(target) as temporary:
+            with open(temporary, "wb") as outside:
+                shutil.copyfileobj(inside, outside, 1 << 20)
+            with open(temporary, "rb") as written:
+                digest = hashlib.file_digest(written, "sha256").hexdigest()
+    write_text(sidecar(target), f"{digest}  {target.name}\n")
+
+
+def sidecar(path: Path) -> Path:
+    """The file that holds the SHA-256 of the fetched file `path`, as `sha256sum` writes it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _untar(packed: Path, target: Path) -> None:
+    """Plain files and folders only; made beside `target` and moved there when all are written."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        with tarfile.open(packed, "r:gz") as archive:
+            for member in archive:
+                place = scratch / _safe(member.name, packed)
+                if member.isdir():
+                    place.mkdir(parents=True, exist_ok=True)
+                elif member.isreg():
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    inside: IO[bytes] | None = archive.extractfile(member)
+                    if inside is not None:
+                        with inside, open(place, "wb") as outside:
+                            shutil.copyfileobj(inside, outside)
+                else:
+                    raise DataError(f"{packed} holds {member.name}, which is not a plain file")
+        scratch.chmod(0o755)
+        os.replace(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _safe(name: str, packed: Path) -> PurePosixPath:
+    """The path of a member, if it stays inside the archive's folder."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+        raise DataError(f"{packed} holds {name!r}, which leads outside its folder")
+    return path

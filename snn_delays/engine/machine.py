@@ -1,0 +1,290 @@
+"""The engine: runs a network.json over whole clips, or as a stream one step at a time.
+
+Both give the spikes of `reference`, and count what a neuromorphic chip would.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+
+from snn_delays import network_format
+from snn_delays.engine import kernels, ring
+from snn_delays.engine.energy import energy_pj
+from snn_delays.engine.readout import RunningScores, clip_scores
+from snn_delays.errors import ShapeError, SnnDelaysError
+from snn_delays.network_format import LIF, Layer, load_network
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a network answered over `N` clips of `T = steps + tail_steps` steps.
+
+    Attributes:
+        scores: `[N, classes]`.
+        spikes: per hidden layer, uint8 `[N, T, out]`.
+        output: the last layer's voltages (or spikes) `[N, T, classes]`.
+        spike_counts: `[N, hidden layers]`.
+        synaptic_operations: `[N, layers]`: weights added, once per spike and synapse (weight not
+            0); with `analog` input, once per non-zero value in the first layer.
+        neuron_updates: `[N, layers]`: steps on which a neuron was away from rest or had a current.
+        energy_pj: `[N]`, estimated; see `engine.energy`.
+        margin: the smallest distance of a voltage to its threshold, over all spiking neurons,
+            steps and clips. Spikes cannot depend on rounding that is smaller.
+    """
+
+    scores: np.ndarray
+    spikes: list[np.ndarray]
+    output: np.ndarray
+    spike_counts: np.ndarray
+    synaptic_operations: np.ndarray
+    neuron_updates: np.ndarray
+    energy_pj: np.ndarray
+    margin: float
+
+    @property
+    def classes(self) -> np.ndarray:
+        """`[N]`: the index of the largest score."""
+        return self.scores.argmax(axis=1)
+
+
+@dataclass
+class State:
+    """A stream of a batch between two steps; made by `Engine.start`.
+
+    `rings[l]` `[N, D + 1, out]` holds the currents still to come, `voltages[l]` is `[N, out]`;
+    the tallies are as in `Result`, so far.
+    """
+
+    step: int
+    rings: list[np.ndarray]
+    voltages: list[np.ndarray]
+    running: RunningScores
+    spike_counts: np.ndarray
+    synaptic_operations: np.ndarray
+    neuron_updates: np.ndarray
+    margin: np.ndarray
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of a stream gave: `spikes` per hidden layer, uint8 `[N, out]`, the last
+    layer's `output` `[N, classes]`, and the `scores` `[N, classes]` up to this step."""
+
+    spikes: list[np.ndarray]
+    output: np.ndarray
+    scores: np.ndarray
+
+    @property
+    def classes(self) -> np.ndarray:
+        """`[N]`: the index of the largest score so far."""
+        return self.scores.argmax(axis=1)
+
+
+class Engine:
+    """Runs `network` in float64 (or float32) arithmetic; no torch.
+
+    Args:
+        network: a checked network, from `load_network` or `parse`.
+        dtype: `np.float64` or `np.float32`.
+    """
+
+    def __init__(
+        self, network: network_format.Network, dtype: type[np.floating] = np.float64
+    ) -> None:
+        if dtype not in (np.float32, np.float64):
+            raise SnnDelaysError("`dtype`", "numpy.float32 or numpy.float64", dtype)
+        self.network = network
+        self.dtype = dtype
+        graded = network.input.encoding == "analog"
+        self._layers = [
+            _CompiledLayer(layer, dtype, counted=not (graded and i == 0))
+            for i, layer in enumerate(network.layers)
+        ]
+
+    def run(self, x: np.ndarray) -> Result:
+        """Run whole clips.
+
+        Args:
+            x: `[N, steps, channels]` spike counts (or real values, where the encoding is
+                `analog`), of any numeric dtype; the tail of zeros is added here.
+
+        Raises:
+            ShapeError: wrong shape, or values that are not what the encoding says.
+        """
+        data = self.network.input
+        signal = self._checked(x, (data.steps, data.channels), "[N, steps, channels]")
+        samples, steps, layers = len(signal), data.steps + data.tail_steps, len(self._layers)
+        operations = np.zeros((layers, samples), np.int64)
+        updates = np.zeros((layers, samples), np.int64)
+        spike_counts = np.zeros((layers, samples), np.int64)
+        margin = np.full((layers, samples), np.inf, self.dtype)
+        outputs = []
+        for i, layer in enumerate(self._layers):
+            size = (samples, steps, layer.outputs)
+            if layer.spiking:
+                output = np.empty(size, np.uint8)
+                kernels.run_spiking(
+                    signal, layer.contacts, layer.membrane, output,
+                    spike_counts[i], operations[i], updates[i], margin[i],
+                )  # fmt: skip
+            else:
+                output = np.empty(size, self.dtype)
+                kernels.run_integrating(
+                    signal, layer.contacts, layer.membrane, output, operations[i], updates[i]
+                )
+            outputs.append(output)
+            signal = output.view(np.int8) if layer.spiking else output
+        return Result(
+            scores=clip_scores(self.network.readout.kind, outputs[-1]),
+            spikes=outputs[:-1],
+            output=outputs[-1],
+            spike_counts=spike_counts[:-1].T,
+            synaptic_operations=operations.T,
+            neuron_updates=updates.T,
+            energy_pj=energy_pj(operations.T, updates.T, data.encoding == "analog"),
+            margin=float(margin.min(initial=np.inf)),
+        )
+
+    def start(self, batch: int = 1) -> State:
+        """The state of `batch` streams before their first step."""
+        layers = self._layers
+        shape = (len(layers), batch)
+        return State(
+            step=0,
+            rings=[
+                np.tile(layer.contacts.bias, (batch, layer.contacts.reach + 1, 1))
+                for layer in layers
+            ],
+            voltages=[
+                np.full((batch, layer.outputs), layer.membrane.rest, self.dtype) for layer in layers
+            ],
+            running=RunningScores(
+                self.network.readout.kind, (batch, layers[-1].outputs), self.dtype
+            ),
+            spike_counts=np.zeros((batch, len(layers) - 1), np.int64),
+            synaptic_operations=np.zeros(shape, np.int64).T,
+            neuron_updates=np.zeros(shape, np.int64).T,
+            margin=np.full(batch, np.inf, self.dtype),
+        )
+
+    def step(self, state: State, spikes: np.ndarray) -> Step:
+        """Advance every stream by one step, in place.
+
+        Args:
+            state: from `start`.
+            spikes: this step's input `[N, channels]`; zeros when there is none.
+
+        Raises:
+            ShapeError: wrong shape, or values that are not what the encoding says.
+        """
+        signal = self._checked(spikes, (self.network.input.channels,), "[N, channels]")
+        if len(signal) != len(state.margin):
+            raise ShapeError("`spikes`", f"[N={len(state.margin)}, channels]", f"N={len(signal)}")
+        outputs = []
+        for i, layer in enumerate(self._layers):
+            slots, bias = state.rings[i], layer.contacts.bias
+            now = state.step % slots.shape[1]
+            ring.deliver(
+                signal, layer.ring_weights, layer.ring_delays, slots, now,
+                layer.contacts.fan_out, layer.contacts.counted, state.synaptic_operations[:, i],
+            )  # fmt: skip
+            signal = np.empty(
+                (len(signal), layer.outputs), np.uint8 if layer.spiking else self.dtype
+            )
+            ring.advance(
+                slots, now, bias, layer.membrane, layer.spiking, state.voltages[i], signal,
+                state.neuron_updates[:, i], state.margin,
+            )  # fmt: skip
+            outputs.append(signal)
+            if i < len(self._layers) - 1:
+                state.spike_counts[:, i] += signal.sum(axis=1, dtype=np.int64)
+        state.step += 1
+        return Step(outputs[:-1], outputs[-1], state.running.update(outputs[-1]))
+
+    def _checked(self, x: np.ndarray, shape: tuple[int, ...], axes: str) -> np.ndarray:
+        """`x`, its shape and values seen, as a contiguous array of int8 or the engine's dtype."""
+        x = np.asarray(x)
+        if x.ndim != len(shape) + 1 or x.shape[1:] != shape:
+            raise ShapeError("`x`", f"{axes} with {list(shape)} after N", f"shape {list(x.shape)}")
+        if x.dtype.kind not in "biuf":
+            raise ShapeError("`x`", "an array of real numbers", f"dtype {x.dtype}")
+        if x.dtype.kind == "f" and not np.isfinite(x).all():
+            raise ShapeError("`x`", "finite everywhere", "NaN or infinity")
+        if self.network.input.encoding == "spike_counts":
+            whole = x.dtype.kind in "bu" or not (x < 0).any()
+            if not whole or (x.dtype.kind == "f" and (x != np.rint(x)).any()):
+                raise ShapeError("`x`", "spike counts: whole numbers from 0", "other values")
+            if x.max(initial=0) <= 127:
+                return np.ascontiguousarray(x, np.int8)
+        return np.ascontiguousarray(x, self.dtype)
+
+
+class _CompiledLayer:
+    """A layer in the forms the kernels read."""
+
+    def __init__(self, layer: Layer, dtype: type[np.floating], counted: bool) -> None:
+        weights, delays, neuron = layer.real_weights, layer.delays, layer.neuron
+        size = layer.in_features * layer.kernel_count
+        padding = [(0, 0), (0, -size % kernels.GROUP)]
+        source = np.repeat(np.arange(layer.in_features), layer.kernel_count)
+        self.outputs = layer.out_features
+        self.spiking = isinstance(neuron, LIF)
+        self.contacts = kernels.Contacts(
+            weights=np.pad(weights.reshape(self.outputs, size).astype(dtype), padding),
+            delays=np.pad(delays.reshape(self.outputs, size).astype(np.uint16), padding),
+            source=np.pad(source, padding[1]),
+            bias=layer.bias.astype(dtype),
+            fan_out=np.count_nonzero(weights, axis=(0, 2)),
+            reach=int(delays.max()),
+            counted=counted,
+        )
+        reset = neuron.v_reset if isinstance(neuron, LIF) else None
+        self.membrane = kernels.Membrane(
+            tau=dtype(neuron.tau),
+            threshold=dtype(neuron.v_threshold if isinstance(neuron, LIF) else np.inf),
+            rest=dtype(0 if reset is None else reset),
+            soft=reset is None,
+            decay_input=neuron.decay_input,
+        )
+        self._weights, self._delays, self._dtype = weights, delays, dtype
+
+    @cached_property
+    def ring_weights(self) -> np.ndarray:
+        """`[in, k, out]`, so that one spike reads one stretch of memory."""
+        return np.ascontiguousarray(self._weights.transpose(1, 2, 0), self._dtype)
+
+    @cached_property
+    def ring_delays(self) -> np.ndarray:
+        """`[in, k, out]`."""
+        return np.ascontiguousarray(self._delays.transpose(1, 2, 0), np.int64)
+
+
+class Network(network_format.Network):
+    """A network that runs as it is, in float64: `net = Network.load(path); net.run(x)`."""
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read `path` (.json or .json.gz), as `load_network` does."""
+        return cls.model_construct(**dict(load_network(path)))
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine of this network, in float64."""
+        return Engine(self)
+
+    def run(self, x: np.ndarray) -> Result:
+        """See `Engine.run`."""
+        return self.engine.run(x)
+
+    def start(self, batch: int = 1) -> State:
+        """See `Engine.start`."""
+        return self.engine.start(batch)
+
+    def step(self, state: State, spikes: np.ndarray) -> Step:
+        """See `Engine.step`."""
+        return self.engine.step(state, spikes)

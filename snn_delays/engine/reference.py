@@ -1,0 +1,66 @@
+"""The meaning of network.json in plain numpy: slow, obvious, and what the fast engine must equal.
+
+Sums run over inputs, then contacts, in ascending order, starting from the bias.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from snn_delays.network_format import LIF, Layer, Network
+
+
+def simulate(
+    network: Network, x: np.ndarray, dtype: type[np.floating] = np.float64
+) -> list[np.ndarray]:
+    """Every layer's output, spikes (0 or 1) or readout voltages, `[N, steps + tail_steps, out]`.
+
+    Args:
+        network: the network.
+        x: input `[N, steps, channels]`; the tail is added here.
+        dtype: the arithmetic.
+    """
+    signal = np.pad(np.asarray(x, dtype), [(0, 0), (0, network.input.tail_steps), (0, 0)])
+    outputs = []
+    for layer in network.layers:
+        signal = _neurons(layer, _current(layer, signal))
+        outputs.append(signal)
+    return outputs
+
+
+def _current(layer: Layer, signal: np.ndarray) -> np.ndarray:
+    """`I[n, t, o] = bias[o] + sum over i, k of weights[o, i, k] * signal[n, t - d, i]`."""
+    samples, steps, inputs = signal.shape
+    weights = layer.real_weights.astype(signal.dtype)
+    current = np.empty((samples, steps, layer.out_features), signal.dtype)
+    current[:] = layer.bias
+    for o in range(layer.out_features):
+        for i in range(inputs):
+            for k in range(layer.kernel_count):
+                d = layer.delays[o, i, k]
+                current[:, d:, o] += weights[o, i, k] * signal[:, : max(steps - d, 0), i]
+    return current
+
+
+def _neurons(layer: Layer, current: np.ndarray) -> np.ndarray:
+    """Spikes of `lif`, voltages of `li`, for currents `[N, T, out]`."""
+    neuron, real = layer.neuron, current.dtype.type
+    reset = neuron.v_reset if isinstance(neuron, LIF) else None
+    rest = real(0 if reset is None else reset)
+    tau = real(neuron.tau)
+    voltage = np.full_like(current[:, 0], rest)
+    output = np.empty_like(current)
+    for t in range(current.shape[1]):
+        if neuron.decay_input:
+            charged = voltage + (current[:, t] - (voltage - rest)) / tau
+        else:
+            charged = voltage - (voltage - rest) / tau + current[:, t]
+        if isinstance(neuron, LIF):
+            threshold = real(neuron.v_threshold)
+            spike = output[:, t] = (charged >= threshold).astype(real)
+            voltage = (
+                charged - threshold * spike if reset is None else np.where(spike, rest, charged)
+            )
+        else:
+            voltage = output[:, t] = charged
+    return output

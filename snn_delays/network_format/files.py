@@ -1,0 +1,218 @@
+"""Reading and writing network.json and network.json.gz, and the format's JSON Schema.
+
+Every refusal is a NetworkFormatError that names the file and the field's path.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from snn_delays import atomic
+from snn_delays.errors import NetworkFormatError
+from snn_delays.network_format.arrays import shown
+from snn_delays.network_format.models import FORMAT, FORMAT_VERSION, Layer, Network
+
+MAX_BYTES = 128 * 2**20  # of JSON text, before and after decompression
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def load_network(source: str | os.PathLike[str] | bytes) -> Network:
+    """Read a network from a path (.json or .json.gz) or from the file's bytes.
+
+    Nothing in the file is executed; more than `MAX_BYTES` of text is refused before it is parsed.
+
+    Raises:
+        NetworkFormatError: the file cannot be read, or does not follow the format.
+    """
+    if isinstance(source, bytes):
+        name, data = "network.json", source
+    else:
+        name = os.fspath(source)
+        data = _read_bytes(Path(source))
+    _check_size(name, len(data))
+    if data.startswith(_GZIP_MAGIC):
+        data = _decompress(name, data)
+    return parse(_decode(name, data), name)
+
+
+def parse(document: Any, name: str = "network.json") -> Network:
+    """Check a document of dicts and lists (numpy arrays where numbers nest) and build the network.
+
+    Args:
+        document: what the JSON says, as `json.loads` gives it.
+        name: what to call it in errors.
+
+    Raises:
+        NetworkFormatError: naming the path of the first field that is wrong.
+    """
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        got = shown(document.get("format") if isinstance(document, dict) else document)
+        raise NetworkFormatError(f"{name}: `format`", f"'{FORMAT}'", got)
+    version = document.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise NetworkFormatError(
+            f"{name}: `format_version`",
+            f"{FORMAT_VERSION} or older",
+            shown(version),
+            "Update snn-delays to read it.",
+        )
+    try:
+        return Network.model_validate(document)
+    except ValidationError as error:
+        raise _sentence(name, error.errors(include_url=False)[0]) from None
+
+
+def save_network(network: Network, path: str | os.PathLike[str]) -> None:
+    """Write `network` to `path`, atomically; compressed where the name ends in .gz."""
+    data = dumps(network).encode()
+    if os.fspath(path).endswith(".gz"):
+        data = gzip.compress(data, mtime=0)
+    atomic.write_bytes(path, data)
+
+
+def dumps(network: Network) -> str:
+    """`network` as JSON text, one output neuron a line; `load_network` gives it back exactly."""
+    document = {
+        **network.model_dump(exclude={"layers"}),
+        "layers": [_layer_document(layer) for layer in network.layers],
+    }
+    order = [name for name in Network.model_fields if name in document]
+    return _render({name: document[name] for name in order}, "") + "\n"
+
+
+def json_schema() -> dict[str, Any]:
+    """The format's JSON Schema (draft 2020-12); also shipped as `network-v1.schema.json`.
+
+    It states types, keys and ranges; sizes that depend on other fields are checked by `parse`.
+    """
+    schema = Network.model_json_schema()
+    schema["required"] = ["format", "format_version", *schema["required"]]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "snn-delays network, format version 1",
+    }
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            _check_size(str(path), os.fstat(file.fileno()).st_size)
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise NetworkFormatError(
+            f"{path} cannot be read: {error.strerror}", remedy="Check the path."
+        ) from None
+
+
+def _check_size(name: str, size: int) -> None:
+    if size > MAX_BYTES:
+        raise NetworkFormatError(
+            f"{name}: the file", f"at most {MAX_BYTES >> 20} MiB of JSON", f"{size / 2**20:.0f} MiB"
+        )
+
+
+def _decompress(name: str, data: bytes) -> bytes:
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            text = file.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise NetworkFormatError(f"{name}: the gzip data is damaged ({error})") from None
+    if len(text) > MAX_BYTES:
+        raise NetworkFormatError(f"{name}: more than {MAX_BYTES >> 20} MiB of JSON after gzip")
+    return text
+
+
+def _decode(name: str, data: bytes) -> Any:
+    def refuse_literal(literal: str) -> NoReturn:
+        raise ValueError(f"{literal} is not JSON")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(f"the key {shown(twice)} appears twice")
+        return found
+
+    try:
+        return json.loads(
+            data.decode("utf-8"), parse_constant=refuse_literal, object_pairs_hook=unique
+        )
+    except RecursionError:
+        raise NetworkFormatError(f"{name}: the JSON nests too deeply") from None
+    except ValueError as error:
+        raise NetworkFormatError(f"{name}: not a JSON document ({error})") from None
+
+
+def _sentence(name: str, error: ErrorDetails) -> NetworkFormatError:
+    """One pydantic error as our sentence."""
+    path, kind, context = _path(error["loc"]), error["type"], error.get("ctx", {})
+    if kind == "refused":
+        subject = f"{name}: `{(path + context['path']).removeprefix('.')}`"
+        return NetworkFormatError(subject, context["expected"], context["got"], context["remedy"])
+    subject = f"{name}: `{path}`" if path else f"{name}: a key"
+    if kind in ("missing", "union_tag_not_found"):
+        missing = path if kind == "missing" else f"{path}.model"
+        return NetworkFormatError(f"{name}: `{missing}` is missing")
+    if kind == "extra_forbidden":
+        return NetworkFormatError(
+            f"{subject} is not a key of this format", remedy="Put notes of your own in `metadata`."
+        )
+    if kind == "union_tag_invalid":
+        return NetworkFormatError(
+            f"{name}: `{path}.model`", f"one of {context['expected_tags']}", context["tag"]
+        )
+    said, must_be, expected = error["msg"].partition("Input should be ")
+    if not must_be:
+        return NetworkFormatError(f"{subject}: {said}", got=shown(error["input"]))
+    return NetworkFormatError(subject, expected, shown(error["input"]))
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """`("layers", 1, "neuron", "lif", "tau")` as `layers[1].neuron.tau`."""
+    path = ""
+    for previous, part in zip(("", *location), location, strict=False):
+        if previous == "neuron":
+            continue  # pydantic's name for the member of the union
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.removeprefix(".")
+
+
+def _layer_document(layer: Layer) -> dict[str, Any]:
+    """A layer as plain values; delays that are one per input or output stay short."""
+    document = layer.model_dump()
+    if layer.weight_scale is None:
+        del document["weight_scale"]
+    if layer.granularity == "axonal":
+        document["delays"] = layer.delays[:1]
+    elif layer.granularity == "dendritic":
+        document["delays"] = layer.delays[:, :1]
+    return document
+
+
+def _render(value: Any, indent: str) -> str:
+    """JSON text with objects and matrices broken over lines, everything else on one line."""
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        rows = [
+            f"{json.dumps(k, ensure_ascii=False)}: {_render(v, inner)}" for k, v in value.items()
+        ]
+        return "{\n" + ",\n".join(inner + row for row in rows) + f"\n{indent}}}"
+    if isinstance(value, np.ndarray) and value.ndim > 1:
+        rows = [json.dumps(row.tolist(), separators=(",", ":")) for row in value]
+        return "[\n" + ",\n".join(inner + row for row in rows) + f"\n{indent}]"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[\n" + ",\n".join(inner + _render(v, inner) for v in value) + f"\n{indent}]"
+    plain = value.tolist() if isinstance(value, np.ndarray) else value
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False)

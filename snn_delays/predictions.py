@@ -1,0 +1,108 @@
+"""Predictions: an exported network over clips from a file, into one .npz.
+
+Needs no torch for an .npz of clips; spike files are binned with it.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snn_delays.atomic import replacing
+from snn_delays.engine import Network
+from snn_delays.errors import DataError
+
+Predictions = dict[str, NDArray[np.generic]]
+
+_BATCH = 256
+
+
+def predict(network: Network, batches: Iterable[NDArray[np.generic]], spikes: bool) -> Predictions:
+    """Run every batch of clips and collect the answers.
+
+    Args:
+        network: an exported network.
+        batches: arrays `[n, steps, channels]`.
+        spikes: also collect every hidden spike.
+    Returns:
+        `classes [N]`, `scores [N, classes]`, `spike_counts [N, hidden layers]`, and with `spikes`
+        for each hidden layer `l` the events `layer{l}_sample`, `layer{l}_step`, `layer{l}_neuron`,
+        in the order of sample, step, neuron.
+    """
+    parts: dict[str, list[NDArray[np.generic]]] = {}
+    done = 0
+    for x in batches:
+        result = network.run(x)
+        own: Predictions = {
+            "classes": result.classes,
+            "scores": result.scores,
+            "spike_counts": result.spike_counts,
+        }
+        if spikes:
+            for index, layer in enumerate(result.spikes):
+                sample, step, neuron = np.nonzero(layer)
+                own[f"layer{index}_sample"] = sample + done
+                own[f"layer{index}_step"] = step
+                own[f"layer{index}_neuron"] = neuron
+        for name, values in own.items():
+            parts.setdefault(name, []).append(values)
+        done += len(x)
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def save_predictions(path: str | Path, predictions: Predictions) -> None:
+    """Write predictions to an .npz file, atomically."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **predictions)  # type: ignore[arg-type]
+
+
+def clips_from_npz(path: str | Path) -> list[NDArray[np.generic]]:
+    """The clips `x [N, steps, channels]` of an .npz file, in batches.
+
+    Raises:
+        DataError: the file cannot be read, or has no such array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if "x" not in file.files:
+                found = ", ".join(file.files) or "nothing"
+                raise DataError(f"{path} has no array `x` [N, steps, channels]; it holds {found}")
+            x = file["x"]
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise DataError(f"{path} cannot be read as an .npz file ({reason})") from error
+    if x.ndim != 3 or len(x) == 0:
+        raise DataError(f"`x` of {path}", "[N, steps, channels] with N at least 1", list(x.shape))
+    return [x[start : start + _BATCH] for start in range(0, len(x), _BATCH)]
+
+
+def clips_from_events(path: str | Path, network: Network) -> Iterator[NDArray[np.generic]]:
+    """The clips of a spike file in SHD's layout, binned as the network's input says, in batches.
+
+    Raises:
+        DataError: the file is damaged, or holds units that the network has no channel for.
+    """
+    import torch
+
+    from snn_delays.data import SOURCES, SpikeDataset, open_store
+
+    settings = network.input
+    source = SOURCES.get(settings.dataset)
+    channels = source.channels if source else settings.channels * settings.channel_bin
+    names = source.classes if source else tuple(network.readout.classes)
+    store = open_store(path, channels=channels, classes=names)
+    data = SpikeDataset(
+        store,
+        np.arange(len(store)),
+        dt_ms=network.dt_ms,
+        steps=settings.steps,
+        channel_bin=settings.channel_bin,
+    )
+    for indices in torch.arange(len(data)).split(_BATCH):
+        yield data.batch(indices)[0].transpose(0, 1).numpy()

@@ -1,0 +1,201 @@
+"""Google Speech Commands: splits, frames, normalisation, cache, and every fault of its files."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from snn_delays import data
+from snn_delays.data import gsc
+from snn_delays.data.frames import FrameDataset
+from snn_delays.data.gsc import BANDS, PARTS, STEPS, list_clips, log_mel, open_frames
+from snn_delays.data.sources import SOURCES
+from snn_delays.errors import DataError, MissingSplitError
+
+soundfile = pytest.importorskip("soundfile", reason="the extra `gsc` is not installed")
+pytest.importorskip("torchaudio", reason="the extra `gsc` is not installed")
+CLASSES = SOURCES["gsc"].classes
+
+
+def write(path, samples, rate=16_000):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Three words by four speakers: one word short, one long; two speakers listed."""
+    monkeypatch.setenv("SNN_DELAYS_CACHE", str(tmp_path / "cache"))
+    top = tmp_path / "deep" / SOURCES["gsc"].folder
+    rng = np.random.default_rng(0)
+    for word, length in (("yes", 16_000), ("no", 9_000), ("up", 17_000)):
+        for speaker in range(4):
+            write(top / word / f"0000000{speaker}_nohash_0.wav", rng.normal(0, 0.1, length))
+    write(top / "_background_noise_" / "a_nohash_0.wav", np.zeros(9))
+    (top / "validation_list.txt").write_text(
+        "yes/00000002_nohash_0.wav\nno/00000002_nohash_0.wav\n"
+    )
+    (top / "testing_list.txt").write_text(
+        "./yes/00000003_nohash_0.wav\r\nup//00000003_nohash_0.wav"
+    )
+    return top
+
+
+def parts(folder):
+    clips = list_clips(folder, CLASSES)
+    return {part: {c.path for c in clips if c.part == part} for part in PARTS}
+
+
+def test_the_lists_make_the_splits(folder):
+    found = parts(folder)
+    assert found["valid"] == {"yes/00000002_nohash_0.wav", "no/00000002_nohash_0.wav"}
+    assert found["test"] == {"yes/00000003_nohash_0.wav", "up/00000003_nohash_0.wav"}
+    assert len(found["train"]) == 8
+    assert not any("background" in path for path in found["train"])
+    clip = next(c for c in list_clips(folder, CLASSES) if c.path == "yes/00000003_nohash_0.wav")
+    assert (CLASSES[clip.label], clip.speaker) == ("yes", 3)
+
+
+BAD_LISTS = {
+    "both": ("testing_list.txt", "yes/00000002_nohash_0.wav", "both list yes/00000002"),
+    "absent": ("testing_list.txt", "yes/1_nohash_9.wav", "testing_list.txt lists yes/1_nohash_9"),
+    "outside": ("validation_list.txt", "../../x.wav", r"validation_list.txt lists ../../x.wav"),
+    "empty": ("validation_list.txt", "\n", "split valid of .* has no recordings"),
+    "bytes": ("validation_list.txt", b"\xff\xfe", "not UTF-8 text"),
+    "none": ("validation_list.txt", None, "validation_list.txt cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LISTS)
+def test_bad_lists(folder, case):
+    name, content, message = BAD_LISTS[case]
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=message):
+        list_clips(folder, CLASSES)
+
+
+def load(folder, split, **options):
+    return data.load("gsc", split, data_dir=folder.parents[1], **options)
+
+
+def test_samples_are_normalised_by_train(folder):
+    train, valid = load(folder, "train"), load(folder, "valid")
+    x, labels = train.batch(torch.arange(8))
+    assert x.shape == (STEPS, 8, BANDS)
+    assert (x.dtype, labels.dtype) == (torch.float32, torch.int64)
+    torch.testing.assert_close(x.mean((0, 1)), torch.zeros(BANDS), atol=1e-3, rtol=0)
+    torch.testing.assert_close(x.std((0, 1)), torch.ones(BANDS), atol=1e-2, rtol=0)
+    assert train.metadata["empty_bands"] == 0
+    assert valid.metadata == train.metadata
+    assert [CLASSES[i] for i in labels] == ["no"] * 3 + ["up"] * 3 + ["yes"] * 2
+    assert (train.dropped_share, train.channels, len(train.classes)) == (0.0, 140, 35)
+    assert {len(load(folder, s)) for s in ("train+valid",)} == {10}
+    sample = train[-1]
+    assert sample.length == STEPS
+    torch.testing.assert_close(sample.x, x[:, 7])
+    assert isinstance(train.to("cpu"), FrameDataset)
+    shorter, _ = load(folder, "train", steps=40).batch(torch.arange(8))
+    torch.testing.assert_close(shorter, x[:40])
+
+
+def test_frames_of_one_tone(tmp_path):
+    """A tone of 1 kHz is loudest in the triangle that covers it; both ends stay finite."""
+    wave = np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000, dtype=np.float32)
+    x = log_mel("mel140")(np.stack([wave, np.zeros_like(wave)]))
+    mel = 2595 * np.log10(1 + np.array([20, 1000, 8000]) / 700)
+    expected = (mel[1] - mel[0]) / (mel[2] - mel[0]) * (BANDS + 1) - 1
+    assert abs(x[0].mean(0).argmax() - expected) <= 1
+    np.testing.assert_allclose(x[1], np.log(1e-6), rtol=1e-6)
+
+
+def test_every_band_is_alive_except_in_the_published_set(folder):
+    noise = np.random.default_rng(1).normal(0, 0.3, (4, 16_000)).astype(np.float32)
+    assert (np.ptp(log_mel("mel140")(noise), axis=(0, 1)) > 0).all()
+    published = log_mel("published")(noise)
+    assert published.shape == (4, STEPS, BANDS)
+    empty = np.ptp(published, axis=(0, 1)) == 0
+    assert empty.sum() == 53
+    assert (published[..., empty] == -100).all()
+    train = load(folder, "train", features="published")
+    assert train.metadata["empty_bands"] == 53
+    assert train.batch(torch.arange(1))[0].min() == -100
+
+
+def test_the_cache_is_used_and_remade_when_anything_changes(folder, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("computed again")
+
+    first = load(folder, "train").batch(torch.arange(8))[0]
+    monkeypatch.setattr(gsc, "_write_frames", refuse)
+    torch.testing.assert_close(load(folder, "train").batch(torch.arange(8))[0], first)
+    monkeypatch.undo()
+    monkeypatch.setenv("SNN_DELAYS_CACHE", str(tmp_path / "cache"))
+    for path in (tmp_path / "cache").iterdir():
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 255]))
+        torch.testing.assert_close(load(folder, "train").batch(torch.arange(8))[0], first)
+        assert path.read_bytes() == whole
+    write(folder / "yes" / "00000000_nohash_0.wav", np.zeros(16_000))
+    assert not torch.equal(load(folder, "train").batch(torch.arange(8))[0], first)
+
+
+def test_a_run_keeps_its_normalisation(folder):
+    valid = load(folder, "valid")
+    stored = json.loads(json.dumps(valid.metadata))
+    same = valid.prepared_as(stored)
+    torch.testing.assert_close(same.batch(torch.arange(2))[0], valid.batch(torch.arange(2))[0])
+    moved = valid.prepared_as(stored | {"mean": [0.0] * BANDS, "deviation": [1.0] * BANDS})
+    raw = torch.from_numpy(np.asarray(valid._frames[valid._clips[:1]])).float()
+    torch.testing.assert_close(moved.batch(torch.arange(1))[0][:, 0], raw[0])
+    assert valid.prepared_as(None) is valid
+    with pytest.raises(DataError, match="features of gsc valid must be published"):
+        valid.prepared_as(stored | {"features": "published"})
+    with pytest.raises(DataError, match="140 numbers each"):
+        valid.prepared_as(stored | {"mean": [1.0]})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dt_ms": 5}, "`dt_ms` of gsc must be 10"),
+        ({"channel_bin": 5}, "`channel_bin` of gsc must be 1"),
+        ({"steps": 102}, r"`steps` of gsc must be in 1 \.\. 101"),
+        ({"features": "mel"}, "`features` must be one of mel140, published"),
+    ],
+)
+def test_what_the_frames_cannot_be(folder, options, message):
+    with pytest.raises(DataError, match=message):
+        load(folder, "train", **options)
+
+
+def test_missing_recordings_say_how_to_fetch_them(tmp_path):
+    with pytest.raises(DataError, match="snn-delays data fetch gsc --data-dir DIR"):
+        data.load("gsc", "train")
+    with pytest.raises(MissingSplitError, match="snn-delays data fetch gsc --data-dir /"):
+        data.load("gsc", "train", data_dir=tmp_path)
+
+
+BAD_WAVS = {
+    "rate": (lambda p: write(p, np.zeros(100), 8000), "sampled at 16000 Hz; got 8000 Hz"),
+    "stereo": (lambda p: write(p, np.zeros((100, 2))), "one channel; got 2"),
+    "empty": (lambda p: write(p, np.zeros(0)), "holds no samples"),
+    "nan": (lambda p: write(p, np.full(9, np.nan)), "not finite"),
+    "text": (lambda p: p.write_text("no sound"), "cannot be read as a recording"),
+    "nothing": (lambda p: p.write_bytes(b""), "cannot be read as a recording"),
+    "cut": (lambda p: p.write_bytes(p.read_bytes()[:30]), "cannot be read as a recording"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_WAVS)
+def test_bad_recordings_are_named_and_leave_nothing(folder, tmp_path, case):
+    make, message = BAD_WAVS[case]
+    make(folder / "no" / "00000001_nohash_0.wav")
+    with pytest.raises(DataError, match=message) as caught:
+        open_frames(folder, CLASSES, "mel140")
+    assert "no/00000001_nohash_0.wav" in str(caught.value)
+    assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
