@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from snn_delays.assembly import load_trained as load_trained
     from snn_delays.config import Recipe as Recipe
     from snn_delays.config import load_recipe as load_recipe
+    from snn_delays.engine import Network as Network
     from snn_delays.errors import SnnDelaysError as SnnDelaysError
     from snn_delays.evaluation import evaluate as evaluate
     from snn_delays.networks import DelaySNN as DelaySNN
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "DelayLinear": "nn",
     "DelaySNN": "networks",
+    "Network": "engine",
     "Recipe": "config",
     "RunFolder": "runs",
     "SnnDelaysError": "errors",

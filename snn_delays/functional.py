@@ -5,16 +5,15 @@ Pure functions on tensors. Times and delays are in steps; the layout is `[T, N, 
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from snn_delays.convolution import best_blocks, by_dft, direct, sizes_of
 from snn_delays.errors import ShapeError, SnnDelaysError
-from snn_delays.gemm import fast_matmul
+from snn_delays.gemm import matmul
 
 Method = Literal["auto", "direct", "dft"]
 
@@ -121,111 +120,46 @@ def round_delay(delay: Tensor, max_delay: int) -> Tensor:
 
 
 def delayed_linear(
-    x: Tensor, kernel: Tensor, bias: Tensor | None = None, method: Method = "auto"
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None = None,
+    *,
+    steps: int | None = None,
+    method: Method = "auto",
 ) -> Tensor:
     r"""Causal convolution over time: every input reaches every output along its own delays.
 
     .. math:: y[t, n, o] = b_o + \sum_{i} \sum_{\tau=0}^{D} K[\tau, o, i]\, x[t - \tau, n, i]
 
-    with `x[t < 0] = 0`. The number of steps is kept.
+    `x` counts as zero before its first step and after its last.
 
     Args:
         x: `[T, N, in]`.
         kernel: `[D + 1, out, in]`.
         bias: `[out]`.
+        steps: length of the output, at least `T`; `T` when None.
         method: `direct` (a dense convolution), `dft` (fewer operations for long kernels; equal up
-            to rounding), or `auto`, the one that `dft_pays` expects to be faster.
+            to rounding), or `auto`, the one that `convolution.best_blocks` expects to be faster.
     Returns:
-        `[T, N, out]`.
+        `[steps, N, out]`.
     """
     if x.dim() != 3 or x.shape[2] != kernel.shape[2]:
         raise ShapeError("`x`", f"[T, N, C_in={kernel.shape[2]}]", list(x.shape))
     if method not in ("auto", "direct", "dft"):
         raise SnnDelaysError("`method`", "one of auto, direct, dft", repr(method))
-    steps, batch, _ = x.shape
+    steps = x.shape[0] if steps is None else steps
+    if steps < x.shape[0]:
+        raise SnnDelaysError("`steps`", f"at least the {x.shape[0]} steps of `x`", steps)
     kernel = kernel[:steps]  # longer delays leave the window before they arrive
     if kernel.shape[0] == 1:
-        y = x @ kernel[0].T
-    elif method == "dft" or (method == "auto" and dft_pays(steps, batch, *kernel.shape)):
-        y = _BilinearConvolution.apply(x, kernel)
+        y = F.pad(matmul(x, kernel[0].T), (0, 0, 0, 0, 0, steps - x.shape[0]))
+        return y if bias is None else y + bias
+    blocks = best_blocks(sizes_of(x, kernel, steps))
+    if method == "dft" or (method == "auto" and blocks > 0):
+        y = by_dft(x, kernel, steps, max(blocks, 1))
     else:
-        y = _direct(x, kernel)
+        y = direct(x, kernel, steps)
     return y if bias is None else y + bias
-
-
-def _direct(x: Tensor, kernel: Tensor) -> Tensor:
-    """The dense convolution `[T, N, in] -> [T, N, out]` by the library's `conv1d`."""
-    padded = F.pad(x.permute(1, 2, 0), (kernel.shape[0] - 1, 0))
-    return F.conv1d(padded, kernel.flip(0).permute(1, 2, 0)).permute(2, 0, 1)
-
-
-def dft_pays(steps: int, batch: int, taps: int, out_features: int, in_features: int) -> bool:
-    """Whether the DFT form needs clearly fewer multiplications than the dense form."""
-    rank = 3 * ((steps + taps - 1) // 2 + 1)
-    direct = taps * steps * batch * in_features * out_features
-    transforms = batch * steps * (in_features + out_features) + taps * in_features * out_features
-    dft = rank * (batch * in_features * out_features + transforms)
-    return direct > 1.5 * dft
-
-
-class _BilinearConvolution(torch.autograd.Function):
-    """Causal convolution as a bilinear algorithm: `y = Z ((A x) * (B kernel))`.
-
-    `A`, `B`, `Z` are the real matrices of `_dft_matrices`; `*` is a matrix product over channels
-    for each of the `rank` rows. The backward is the same with the matrices transposed.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
-        a, b, z = _dft_matrices(x.shape[0], kernel.shape[0], x.dtype, x.device)
-        ctx.sizes = (x.shape[0], kernel.shape[0])
-        with fast_matmul(x):
-            x_hat = torch.tensordot(a, x, 1)  # [rank, N, in]
-            kernel_hat = torch.tensordot(b, kernel, 1)  # [rank, out, in]
-            ctx.save_for_backward(x_hat, kernel_hat)
-            return torch.tensordot(z, x_hat @ kernel_hat.mT, 1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = gradients
-        x_hat, kernel_hat = ctx.saved_tensors
-        a, b, z = _dft_matrices(*ctx.sizes, grad.dtype, grad.device)
-        grad_x = grad_kernel = None
-        with fast_matmul(grad):
-            grad_hat = torch.tensordot(z.T, grad, 1)  # [rank, N, out]
-            if ctx.needs_input_grad[0]:
-                grad_x = torch.tensordot(a.T, grad_hat @ kernel_hat, 1)
-            if ctx.needs_input_grad[1]:
-                grad_kernel = torch.tensordot(b.T, grad_hat.mT @ x_hat, 1)
-        return grad_x, grad_kernel
-
-
-@lru_cache(maxsize=32)
-def _dft_matrices(
-    steps: int, taps: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Matrices `A [rank, steps]`, `B [rank, taps]`, `Z [steps, rank]` of the DFT convolution.
-
-    A product of two spectra `(x_r + i x_i)(k_r + i k_i)` takes three real products (Gauss):
-    `p_1 = (x_r + x_i) k_r`, `p_2 = x_r (k_i - k_r)`, `p_3 = x_i (k_r + k_i)`, then
-    `y_r = p_1 - p_3` and `y_i = p_1 + p_2`. The sums are folded into the transforms, and the
-    length `steps + taps - 1` keeps the circular convolution from wrapping round.
-    """
-    length = steps + taps - 1
-    frequency = torch.arange(length // 2 + 1, dtype=torch.float64)
-    time = torch.arange(length, dtype=torch.float64)
-    turn = torch.outer(frequency, time).remainder_(length).mul_(2 * math.pi / length)
-    cos, sin = turn.cos(), turn.sin()
-    real, imag = cos, -sin
-    a = torch.cat([real + imag, real, imag])[:, :steps]
-    b = torch.cat([real, imag - real, real + imag])[:, :taps]
-    twice = torch.full((len(frequency), 1), 2.0 / length, dtype=torch.float64)
-    twice[0] = 1.0 / length
-    if length % 2 == 0:
-        twice[-1] = 1.0 / length
-    z = torch.cat([twice * (cos - sin), -twice * sin, -twice * cos]).T[:steps]
-    a, b, z = (m.to(device, dtype).contiguous() for m in (a, b, z))
-    return a, b, z
 
 
 def _check_synapses(weight: Tensor, delay: Tensor) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snn_delays import neurons
+from snn_delays import fused, neurons
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.nn import DelayLinear, DelayMode
 
@@ -34,18 +34,36 @@ class Simulation(NamedTuple):
 
 
 class DelayBlock(nn.Module):
-    """One hidden layer: delayed synapses, batch norm, LIF neurons."""
+    """One hidden layer: delayed synapses, batch norm, LIF neurons, dropout.
 
-    def __init__(self, synapses: DelayLinear, neuron: nn.Module) -> None:
+    Args:
+        synapses: ``[T, N, C_in] -> [T, N, C_out]``.
+        neuron: from `neurons.lif`.
+        dropout: probability to silence a neuron for a whole clip, in training.
+    """
+
+    def __init__(self, synapses: DelayLinear, neuron: nn.Module, dropout: float = 0.0) -> None:
         super().__init__()
         self.synapses = synapses
         self.norm = nn.BatchNorm1d(synapses.out_features)
         self.neuron = neuron
+        self.dropout = dropout
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C_in] -> [T, N, C_out]``, spikes."""
-        current = self.synapses(x)
-        return self.neuron(self.norm(current.flatten(0, 1)).view_as(current))
+    def forward(self, x: Tensor, steps: int | None = None) -> tuple[Tensor, Tensor]:
+        """``[T, N, C_in]`` to spikes and what dropout leaves of them, ``[steps, N, C_out]``."""
+        current = self.synapses(x, steps)
+        keep = self._keep(current)
+        lif = neurons.fused_constants(self.neuron)
+        if lif is not None and fused.supports(current):
+            return fused.norm_lif_dropout(current, self.norm, lif, keep)
+        spikes = self.neuron(self.norm(current.flatten(0, 1)).view_as(current))
+        return spikes, spikes if keep is None else spikes * keep
+
+    def _keep(self, like: Tensor) -> Tensor | None:
+        """A dropout mask ``[N, C]``, the same at every step; None where nothing is dropped."""
+        if not self.training or self.dropout == 0.0:
+            return None
+        return F.dropout(torch.ones_like(like[0]), self.dropout)
 
 
 class DelaySNN(nn.Module):
@@ -131,7 +149,8 @@ class DelaySNN(nn.Module):
 
         widths = [in_features, *hidden]
         self.blocks = nn.ModuleList(
-            DelayBlock(synapses(*pair), neuron()) for pair in zip(widths, hidden, strict=False)
+            DelayBlock(synapses(*pair), neuron(), dropout)
+            for pair in zip(widths, hidden, strict=False)
         )
         self.readout = synapses(widths[-1], classes)
         self.integrator = neurons.LeakyIntegrator(
@@ -139,7 +158,6 @@ class DelaySNN(nn.Module):
         )
         self.in_features = in_features
         self.tail_steps = tail_steps
-        self.dropout = dropout
         self.score_kind: Readout = readout
 
     def hidden_blocks(self) -> list[DelayBlock]:
@@ -159,12 +177,11 @@ class DelaySNN(nn.Module):
             expected = f"[T, N, C={self.in_features}] with at least one step and one clip"
             raise ShapeError("`x`", expected, list(x.shape), remedy)
         neurons.reset(self)
-        signal = F.pad(x, (0, 0, 0, 0, 0, self.tail_steps))
-        spikes = []
+        steps = x.shape[0] + self.tail_steps
+        signal, spikes = x, []
         for block in self.hidden_blocks():
-            signal = block(signal)
-            spikes.append(signal)
-            signal = self._drop(signal)
+            block_spikes, signal = block(signal, steps)
+            spikes.append(block_spikes)
         potentials = self.integrator(self.readout(signal))
         neurons.reset(self)  # a finished run keeps no state and no graph alive
         return Simulation(class_scores(potentials, self.score_kind, mask), potentials, spikes)
@@ -172,12 +189,6 @@ class DelaySNN(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Class scores ``[N, classes]`` of a batch ``[T, N, C]``."""
         return self.simulate(x, mask).scores
-
-    def _drop(self, spikes: Tensor) -> Tensor:
-        """Dropout with one mask per clip: a silenced neuron stays silent over time."""
-        if not self.training or self.dropout == 0.0:
-            return spikes
-        return spikes * F.dropout(torch.ones_like(spikes[:1]), self.dropout)
 
 
 def class_scores(potentials: Tensor, kind: Readout, mask: Tensor | None = None) -> Tensor:

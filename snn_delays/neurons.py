@@ -5,6 +5,7 @@ The only module that imports SpikingJelly. Time constants are in steps; layout `
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypedDict
 
 import torch
@@ -14,6 +15,7 @@ from spikingjelly.activation_based import surrogate as sj_surrogate
 from torch import Tensor, nn
 
 from snn_delays.errors import SnnDelaysError
+from snn_delays.fused import LifConstants
 
 _SURROGATES = {
     "atan": sj_surrogate.ATan,
@@ -96,6 +98,26 @@ def lif_settings(node: Any) -> LIFSettings:
         "v_reset": None if node.v_reset is None else float(node.v_reset),
         "decay_input": bool(node.decay_input),
     }
+
+
+def fused_constants(node: Any) -> LifConstants | None:
+    """What `fused.norm_lif_dropout` needs to stand in for a neuron made by `lif`.
+
+    None where it cannot: a learnable `tau`, another surrogate than `atan`.
+    """
+    shape = node.surrogate_function
+    if type(node) is not sj_neuron.LIFNode or type(shape) is not sj_surrogate.ATan:
+        return None
+    return LifConstants(
+        tau=node.tau,
+        threshold=node.v_threshold,
+        rest=0.0 if node.v_reset is None else node.v_reset,
+        soft=node.v_reset is None,
+        decay_input=node.decay_input,
+        detach_reset=node.detach_reset,
+        peak=shape.alpha / 2,
+        steepness=shape.alpha * math.pi / 2,
+    )
 
 
 def reset(net: nn.Module) -> None:

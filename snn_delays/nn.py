@@ -127,12 +127,12 @@ class DelayLinear(nn.Module):
             return delay_kernel(self.weight, self.delay, self.sigma, self.max_delay)
         return one_hot_kernel(self.weight, self.delay, self.max_delay)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C_in] -> [T, N, C_out]``."""
+    def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
+        """``[T, N, C_in] -> [steps, N, C_out]``; ``T`` steps when None, zeros after ``x`` ends."""
         if x.dim() != 3 or x.shape[2] != self.in_features:
             remedy = "Add a batch axis: x.unsqueeze(1)." if x.dim() == 2 else ""
             raise ShapeError("`x`", f"[T, N, C_in={self.in_features}]", list(x.shape), remedy)
-        return delayed_linear(x, self.kernel(), self.bias)
+        return delayed_linear(x, self.kernel(), self.bias, steps=steps)
 
     def extra_repr(self) -> str:
         return (

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from snn_delays import checkpoint as ckpt
+from snn_delays.allocator import keep_freed_memory
 from snn_delays.assembly import Splits, load_splits, network_from_recipe
 from snn_delays.config import Recipe
 from snn_delays.data import ClipDataset
@@ -59,6 +60,7 @@ def train(
     """
     began = time.perf_counter()
     reporter = reporter or Reporter()
+    keep_freed_memory()
     folder.start(recipe, resume)
     reporter.message(f"Reading {recipe.dataset}")
     splits = load_splits(recipe, data_dir, device)

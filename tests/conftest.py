@@ -19,3 +19,45 @@ def _cache_of_its_own(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The folder and summary of one tiny finished run, exported; shared, so not to be changed."""
+    from tiny import tiny_run
+
+    from snn_delays.export import export_run
+
+    folder, summary = tiny_run(tmp_path_factory.mktemp("runs") / "tiny", epochs=4)
+    export_run(folder)
+    return folder, summary
+
+
+@pytest.fixture(scope="session")
+def shd_folder(tmp_path_factory):
+    """A folder with a tiny file in SHD's layout, 20 classes, 700 channels; train and test."""
+    import numpy as np
+
+    from snn_delays.data import SOURCES, EventStore
+    from snn_delays.data.hdf5 import write_events
+
+    folder = tmp_path_factory.mktemp("shd")
+    rng = np.random.default_rng(0)
+    classes = SOURCES["shd"].classes
+    for split, speakers in (("train", (0, 1, 9, 11)), ("test", (4, 5))):
+        labels = np.tile(np.arange(20), len(speakers))
+        counts = rng.integers(5, 30, len(labels))
+        store = EventStore(
+            times_us=np.concatenate([np.sort(rng.integers(0, 10**6, n)) for n in counts]).astype(
+                np.int32
+            ),
+            units=rng.integers(0, 700, counts.sum()).astype(np.int16),
+            offsets=np.concatenate([[0], np.cumsum(counts)]),
+            labels=labels,
+            speakers=np.repeat(speakers, 20),
+            channels=700,
+            classes=classes,
+            source=split,
+        )
+        write_events(folder / f"shd_{split}.h5", store)
+    return folder

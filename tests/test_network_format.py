@@ -123,6 +123,8 @@ REFUSED = [
     (("dt_ms",), ..., "`dt_ms` is missing"),
     (("matrix_order",), "[in][out][k]", "`matrix_order` must be '[out][in][k]'"),
     (("colour",), "red", "`colour` is not a key of this format"),
+    (("\ud800",), 1, "a key must be a valid string"),
+    (("readout", "classes", 1), "\ud800", "`readout.classes[1]` must be text that UTF-8 can hold"),
     (("metadata",), {"a": float("inf")}, "`metadata` must be plain JSON"),
     (("input", "steps"), 10**9, "`input.steps` must be less than or equal to"),
     (("input", "encoding"), "rate", "`input.encoding` must be"),
@@ -282,7 +284,8 @@ def test_damage_is_refused_or_harmless(path: tuple[Any, ...], value: Any) -> Non
         target[last] = value
     try:
         network = parse(doc)
-    except NetworkFormatError:
+    except NetworkFormatError as error:
+        str(error).encode()  # can be printed
         return
     assert equal(load_network(dumps(network).encode()), network)
 

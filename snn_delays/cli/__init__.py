@@ -58,21 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         app(args=arguments)
-    except SnnDelaysError as error:
-        code, text = error.exit_code, str(error)
-    except OSError as error:
-        code, text = 1, f"{error.strerror or error}: {error.filename or 'while reading or writing'}"
-    except KeyboardInterrupt:
-        code, text = 130, "Stopped by Ctrl-C."
-    except Exception as error:  # a bug of ours: say so in a line, the traceback on request
-        name = type(error).__name__
-        code, text = 1, f"Internal error ({name}: {error}). Add --debug after snn-delays for more."
-    else:
-        return
-    if "--debug" in arguments[:1]:
-        traceback.print_exc()
-    error_console().print(f"[bold red]Error:[/] {_escaped(text)}", soft_wrap=True)
-    raise SystemExit(code)
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in arguments[:1]:
+            traceback.print_exc()
+        code, text = _explain(error)
+        error_console().print(f"[bold red]Error:[/] {_escaped(text)}")
+        raise SystemExit(code) from None
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """Exit code and one sentence for an error."""
+    if isinstance(error, SnnDelaysError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "Stopped by Ctrl-C."
+    if isinstance(error, OSError):
+        return 1, f"{error.strerror or error}: {error.filename or 'while reading or writing'}"
+    name = type(error).__name__  # a bug of ours: a line, and the traceback on request
+    return 1, f"Internal error ({name}: {error}). Add --debug after snn-delays for more."
 
 
 def _escaped(text: str) -> str:

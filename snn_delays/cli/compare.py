@@ -66,7 +66,7 @@ def compare_command(
         output.print(f"{len(recipes)} runs of {resolved.epochs} epochs → {folder}")
     metric, arms = compare(recipes, folder, run)
     _print_table(metric, arms, seeds, output)
-    output.print(f"Result: [bold]{folder / 'results.csv'}[/]", soft_wrap=True)
+    output.print(f"Result: [bold]{folder / 'results.csv'}[/]")
 
 
 def _print_table(metric: str, arms: list[Any], seeds: int, output: Any) -> None:

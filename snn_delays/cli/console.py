@@ -28,12 +28,12 @@ from snn_delays.reporting import Reporter
 
 def console() -> Console:
     """Standard output; plain when it is not a terminal."""
-    return Console(highlight=False)
+    return Console(highlight=False, soft_wrap=True)
 
 
 def error_console() -> Console:
     """Standard error."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def percent(share: float | None) -> str:
@@ -119,7 +119,7 @@ class TerminalReporter(Reporter):
             return
         done = record["epoch"] - self.done_before
         left = (time.perf_counter() - self.began) / done * (self.epochs - record["epoch"])
-        self.output.print(f"{line}  {duration(left)} left", soft_wrap=True)
+        self.output.print(f"{line}  {duration(left)} left")
 
     def stop(self) -> None:
         """Close the bars."""

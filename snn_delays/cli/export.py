@@ -50,5 +50,4 @@ def export_command(
     console().print(
         f"{path}: {len(network.layers)} layers, {synapses} synapses, "
         f"delays 0 to {longest} steps of {network.dt_ms:g} ms, {size:.1f} MB",
-        soft_wrap=True,
     )

@@ -20,4 +20,4 @@ def plot_command(
     from snn_delays.runs import RunFolder
 
     for path in plot_run(RunFolder(run), data_dir):
-        console().print(str(path), soft_wrap=True)
+        console().print(str(path))

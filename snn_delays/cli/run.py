@@ -42,7 +42,7 @@ def run_command(
     for index in result["classes"]:
         counts[names[index]] += 1
     answers = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-    console().print(f"{output}: {len(result['classes'])} clips ({answers})", soft_wrap=True)
+    console().print(f"{output}: {len(result['classes'])} clips ({answers})")
 
 
 def _clips(path: Path, net: Network) -> Iterable[Any]:

@@ -127,7 +127,7 @@ def report(summary: dict[str, Any], path: Path, output: Any) -> None:
             f"{percent(summary['test_accuracy_live'])})"
         )
     else:
-        output.print(f"Test was not evaluated: {summary['test_not_evaluated']}", soft_wrap=True)
+        output.print(f"Test was not evaluated: {summary['test_not_evaluated']}")
     if summary["valid_accuracy"] is not None:
         output.print(
             f"Valid accuracy with integer delays: {percent(summary['valid_accuracy'])} "
@@ -137,7 +137,7 @@ def report(summary: dict[str, Any], path: Path, output: Any) -> None:
         f"{summary['parameters']} parameters, {summary['synapses']} synapses, "
         f"{duration(summary['wall_seconds'])}, {summary['samples_per_second']:.0f} clips/s"
     )
-    output.print(f"Result: [bold]{path}[/]", soft_wrap=True)
+    output.print(f"Result: [bold]{path}[/]")
     output.print(
         "  summary.json (figures), network.json (integer delays and weights), plots/ (pictures)"
     )

@@ -43,10 +43,11 @@ class Membrane(NamedTuple):
 
 
 class Events(NamedTuple):
-    """Scratch: one clip's input, as a list of events per input and as rows over time."""
+    """Scratch: one clip's input, as a list of events per input and as rows over time, in the
+    dtype of the input: int8 where that holds it, which needs least memory traffic."""
 
-    times: np.ndarray  # [in, T] int64
-    values: np.ndarray  # [in, T]
+    times: np.ndarray  # [in * T] int32: those of input `i` from `i * T` on
+    values: np.ndarray  # [in * T]
     counts: np.ndarray  # [in]
     rows: np.ndarray  # [in * (reach + T)], each row `reach` zeros and then the signal
 
@@ -56,51 +57,22 @@ def list_events(signal, events, contacts):
     """Fill `events` from one clip `[T_in, in]`; returns the synaptic operations they cause."""
     steps, inputs = signal.shape
     times, values, counts, rows = events
-    counts[:] = 0
-    for t in range(steps):
-        for i in range(inputs):
-            if signal[t, i] != 0:
-                times[i, counts[i]] = t
-                values[i, counts[i]] = signal[t, i]
-                counts[i] += 1
+    span, stride = len(times) // inputs, len(rows) // inputs
+    for i in range(inputs):
+        found = i * span
+        for t in range(steps):  # without branches, which spikes make hard to predict
+            times[found] = t
+            values[found] = signal[t, i]
+            found += signal[t, i] != 0
+        counts[i] = found - i * span
     rows[:] = 0
-    stride = rows.size // max(inputs, 1)
     operations = 0
     for i in range(inputs):
         for e in range(counts[i]):
-            rows[i * stride + contacts.reach + times[i, e]] = values[i, e]
-            operations += contacts.fan_out[i] * (np.int64(values[i, e]) if contacts.counted else 1)
+            value = values[i * span + e]
+            rows[i * stride + contacts.reach + times[i * span + e]] = value
+            operations += contacts.fan_out[i] * (np.int64(value) if contacts.counted else 1)
     return operations
-
-
-@compiled
-def add_group(total, start, steps, contacts, o, c, events):
-    """Add contacts `c .. c + 3` of output `o` to `total[start : start + steps]`, as whole rows."""
-    weights, delays, source, rows = contacts.weights, contacts.delays, contacts.source, events.rows
-    stride = contacts.reach + steps
-    line = total[start : start + steps]
-    w0, w1, w2, w3 = weights[o, c], weights[o, c + 1], weights[o, c + 2], weights[o, c + 3]
-    first = contacts.reach
-    s0 = source[c] * stride + first - np.int64(delays[o, c])
-    s1 = source[c + 1] * stride + first - np.int64(delays[o, c + 1])
-    s2 = source[c + 2] * stride + first - np.int64(delays[o, c + 2])
-    s3 = source[c + 3] * stride + first - np.int64(delays[o, c + 3])
-    r0, r1 = rows[s0 : s0 + steps], rows[s1 : s1 + steps]
-    r2, r3 = rows[s2 : s2 + steps], rows[s3 : s3 + steps]
-    for t in range(steps):
-        line[t] = (((line[t] + w0 * r0[t]) + w1 * r1[t]) + w2 * r2[t]) + w3 * r3[t]
-
-
-@compiled
-def add_events(total, start, contacts, o, c, events):
-    """Add contact `c` of output `o` to `total[start:]`, once per event of its input."""
-    weight = contacts.weights[o, c]
-    if weight == 0:
-        return
-    i = np.uint64(contacts.source[c])
-    begin = np.uint64(start) + np.uint64(contacts.delays[o, c])
-    for e in range(np.uint64(events.counts[i])):
-        total[begin + np.uint64(events.times[i, e])] += weight * events.values[i, e]
 
 
 @compiled
@@ -108,25 +80,46 @@ def accumulate(contacts, events, steps, total):
     """Currents of one clip: `total[o * (reach + steps) + t]`, summed in the order of contacts.
 
     A group of contacts whose inputs have few events adds its weights event by event; any other
-    adds whole input rows, read at an offset of the delay. The last `reach` cells of each line
-    take what arrives after the end.
+    adds whole input rows, read at an offset of the delay. What arrives after the end goes
+    to the last `reach` cells of a line. Indices are unsigned: numba then checks no negative ones.
     """
-    outputs, size = contacts.weights.shape
-    stride = contacts.reach + steps
-    dense = DENSE_FROM * steps * GROUP
+    weights, delays, source = contacts.weights, contacts.delays, contacts.source
+    times, values, counts, rows = events
+    reach, real = contacts.reach, weights.dtype.type
+    stride = reach + steps
+    outputs, size = weights.shape
     load = np.zeros(size // GROUP, np.int64)
     for c in range(size):
-        load[c // GROUP] += events.counts[contacts.source[c]]
+        load[c // GROUP] += counts[source[c]]
     for o in range(outputs):
         total[o * stride : (o + 1) * stride] = contacts.bias[o]
+    dense = DENSE_FROM * steps * GROUP
     for first in range(0, len(load), GROUP_TILE):
         for o in range(outputs):
+            line = total[o * stride : o * stride + steps]
             for g in range(first, min(first + GROUP_TILE, len(load))):
+                c = g * GROUP
                 if load[g] > dense:
-                    add_group(total, o * stride, steps, contacts, o, g * GROUP, events)
+                    w0, w1 = weights[o, c], weights[o, c + 1]
+                    w2, w3 = weights[o, c + 2], weights[o, c + 3]
+                    s0 = source[c] * stride + reach - np.int64(delays[o, c])
+                    s1 = source[c + 1] * stride + reach - np.int64(delays[o, c + 1])
+                    s2 = source[c + 2] * stride + reach - np.int64(delays[o, c + 2])
+                    s3 = source[c + 3] * stride + reach - np.int64(delays[o, c + 3])
+                    r0, r1 = rows[s0 : s0 + steps], rows[s1 : s1 + steps]
+                    r2, r3 = rows[s2 : s2 + steps], rows[s3 : s3 + steps]
+                    for t in range(steps):
+                        line[t] = (
+                            ((line[t] + w0 * real(r0[t])) + w1 * real(r1[t])) + w2 * real(r2[t])
+                        ) + w3 * real(r3[t])
                 elif load[g] > 0:
-                    for c in range(g * GROUP, (g + 1) * GROUP):
-                        add_events(total, o * stride, contacts, o, c, events)
+                    for j in range(c, c + GROUP):
+                        weight = weights[o, j]
+                        begin = np.uint64(o * stride) + np.uint64(delays[o, j])
+                        event = np.uint64(source[j] * steps)
+                        last = event + np.uint64(counts[source[j]])
+                        for e in range(event, last):
+                            total[begin + np.uint64(times[e])] += weight * real(values[e])
 
 
 @compiled
@@ -150,7 +143,7 @@ def fire(total, stride, membrane, spikes):
     current = np.empty((steps, NEURON_TILE), total.dtype)
     voltage = np.empty(NEURON_TILE, total.dtype)
     nearest = np.full(NEURON_TILE, np.inf, total.dtype)
-    awake = np.zeros(NEURON_TILE, np.int64)
+    awake = np.zeros(NEURON_TILE, total.dtype)
     spike_count = 0
     for first in range(0, outputs, NEURON_TILE):
         width = min(NEURON_TILE, outputs - first)
@@ -173,7 +166,7 @@ def fire(total, stride, membrane, spikes):
                 nearest[j] = distance if distance < nearest[j] else nearest[j]
             for j in range(width):
                 spike_count += fired[j]
-    return spike_count, awake.sum(), nearest.min()
+    return spike_count, np.int64(awake.sum()), nearest.min()
 
 
 @compiled
@@ -192,24 +185,23 @@ def integrate(total, stride, membrane, output):
 
 
 @compiled
-def scratch(contacts, inputs, steps):
-    """The buffers for one clip, reused from clip to clip: events, and currents."""
-    real = contacts.weights.dtype
-    width = contacts.reach + steps
+def scratch(contacts, signals, steps):
+    """The buffers for one clip, reused from clip to clip: events, and lines of currents."""
+    weights, stride, inputs = contacts.weights, contacts.reach + steps, signals.shape[2]
     events = Events(
-        np.empty((inputs, steps), np.int64),
-        np.empty((inputs, steps), real),
+        np.empty(inputs * steps, np.int32),
+        np.empty(inputs * steps, signals.dtype),
         np.empty(inputs, np.int64),
-        np.empty(inputs * width, real),
+        np.empty(inputs * stride, signals.dtype),
     )
-    return events, np.empty(len(contacts.weights) * width, real)
+    return events, np.empty(len(weights) * stride, weights.dtype)
 
 
 @compiled
 def run_spiking(signals, contacts, membrane, spikes, spike_count, operations, updates, margin):
     """A `lif` layer over clips: `signals [N, T_in, in]` to `spikes [N, T, out]`, and tallies."""
     steps = spikes.shape[1]
-    events, total = scratch(contacts, signals.shape[2], steps)
+    events, total = scratch(contacts, signals, steps)
     for n in range(len(signals)):
         operations[n] = list_events(signals[n], events, contacts)
         accumulate(contacts, events, steps, total)
@@ -222,7 +214,7 @@ def run_spiking(signals, contacts, membrane, spikes, spike_count, operations, up
 def run_integrating(signals, contacts, membrane, output, operations, updates):
     """A `li` layer over clips: `signals [N, T_in, in]` to voltages `output [N, T, out]`."""
     steps = output.shape[1]
-    events, total = scratch(contacts, signals.shape[2], steps)
+    events, total = scratch(contacts, signals, steps)
     for n in range(len(signals)):
         operations[n] = list_events(signals[n], events, contacts)
         accumulate(contacts, events, steps, total)

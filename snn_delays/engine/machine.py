@@ -138,7 +138,7 @@ class Engine:
                     signal, layer.contacts, layer.membrane, output, operations[i], updates[i]
                 )
             outputs.append(output)
-            signal = output
+            signal = output.view(np.int8) if layer.spiking else output
         return Result(
             scores=clip_scores(self.network.readout.kind, outputs[-1]),
             spikes=outputs[:-1],
@@ -207,7 +207,7 @@ class Engine:
         return Step(outputs[:-1], outputs[-1], state.running.update(outputs[-1]))
 
     def _checked(self, x: np.ndarray, shape: tuple[int, ...], axes: str) -> np.ndarray:
-        """`x` as a contiguous array of the engine's dtype, after its shape and values are seen."""
+        """`x`, its shape and values seen, as a contiguous array of int8 or the engine's dtype."""
         x = np.asarray(x)
         if x.ndim != len(shape) + 1 or x.shape[1:] != shape:
             raise ShapeError("`x`", f"{axes} with {list(shape)} after N", f"shape {list(x.shape)}")
@@ -219,6 +219,8 @@ class Engine:
             whole = x.dtype.kind in "bu" or not (x < 0).any()
             if not whole or (x.dtype.kind == "f" and (x != np.rint(x)).any()):
                 raise ShapeError("`x`", "spike counts: whole numbers from 0", "other values")
+            if x.max(initial=0) <= 127:
+                return np.ascontiguousarray(x, np.int8)
         return np.ascontiguousarray(x, self.dtype)
 
 

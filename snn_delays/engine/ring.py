@@ -16,7 +16,7 @@ def deliver(signal, weights, delays, ring, now, fan_out, counted, operations):
     """
     samples, inputs = signal.shape
     contacts, outputs = weights.shape[1:]
-    size = ring.shape[1]
+    size, real = ring.shape[1], weights.dtype.type
     for n in range(samples):
         for i in range(inputs):
             value = signal[n, i]
@@ -28,7 +28,7 @@ def deliver(signal, weights, delays, ring, now, fan_out, counted, operations):
                     slot = now + delays[i, k, o]
                     if slot >= size:
                         slot -= size
-                    ring[n, slot, o] += weights[i, k, o] * value
+                    ring[n, slot, o] += weights[i, k, o] * real(value)
 
 
 @compiled

@@ -161,7 +161,7 @@ def _sentence(name: str, error: ErrorDetails) -> NetworkFormatError:
     if kind == "refused":
         subject = f"{name}: `{(path + context['path']).removeprefix('.')}`"
         return NetworkFormatError(subject, context["expected"], context["got"], context["remedy"])
-    subject = f"{name}: `{path}`"
+    subject = f"{name}: `{path}`" if path else f"{name}: a key"
     if kind in ("missing", "union_tag_not_found"):
         missing = path if kind == "missing" else f"{path}.model"
         return NetworkFormatError(f"{name}: `{missing}` is missing")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -45,7 +46,17 @@ def _nested(item: str, axes: int) -> dict[str, Any]:
 _DELAYS = {"anyOf": [_nested("integer", 3), _nested("integer", 1)]}
 _SCALE = {"anyOf": [{"type": "number"}, _nested("number", 1), {"type": "null"}]}
 
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise refusal("", "text that UTF-8 can hold", ascii(text)) from None
+    return text
+
+
 Features = Annotated[int, Field(ge=1, le=MAX_FEATURES)]
+Text = Annotated[str, AfterValidator(_encodable)]
 
 
 class _Part(BaseModel):
@@ -194,7 +205,7 @@ class Input(_Part):
 
     channels: Features
     encoding: Literal["spike_counts", "analog"]
-    dataset: str = ""
+    dataset: Text = ""
     channel_bin: int = Field(default=1, ge=1, le=MAX_FEATURES)
     steps: int = Field(ge=1, le=MAX_STEPS)
     tail_steps: int = Field(ge=0, le=MAX_STEPS)
@@ -204,7 +215,7 @@ class Readout(_Part):
     """How the last layer's output `[T, classes]` becomes scores; the largest is the answer."""
 
     kind: Literal["softmax_sum", "max", "mean", "last", "spike_count"]
-    classes: list[str] = Field(min_length=1, max_length=MAX_FEATURES)
+    classes: list[Text] = Field(min_length=1, max_length=MAX_FEATURES)
 
 
 class Network(_Part):
@@ -212,7 +223,7 @@ class Network(_Part):
 
     format: Literal["snn-delays/network"] = FORMAT
     format_version: int = Field(default=FORMAT_VERSION, ge=1, le=FORMAT_VERSION)
-    created_by: str
+    created_by: Text
     dt_ms: float = Field(gt=0)
     delay_unit: Literal["steps"] = "steps"
     matrix_order: Literal["[out][in][k]"] = "[out][in][k]"

@@ -1,0 +1,61 @@
+"""What every benchmark shares: interleaved timing, the machine's facts, output."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmarks have."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds, the median counts")
+    return parser
+
+
+def interleaved(rounds: int, *tasks: Callable[[], object]) -> list[float]:
+    """Median seconds of each task; a round runs every task once, after one warm-up round."""
+    times: list[list[float]] = [[] for _ in tasks]
+    for number in range(rounds + 1):
+        for task, seconds in zip(tasks, times, strict=True):
+            began = time.perf_counter()
+            task()
+            if number > 0:
+                seconds.append(time.perf_counter() - began)
+    return [median(t) for t in times]
+
+
+def facts() -> dict[str, Any]:
+    """Threads, processor and versions."""
+    names = ("torch", "spikingjelly", "dcls", "numba", "numpy")
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        cpu = models[0].split(":")[1].strip() if models else cpu
+    return {
+        "threads": torch.get_num_threads(),
+        "cpu": f"{cpu}, {torch.backends.cpu.get_cpu_capability()}",
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in names},
+    }
+
+
+def report(results: Mapping[str, Any], target: Path | None) -> None:
+    """Print the figures with the machine's facts, and write them where asked."""
+    everything = {**results, "machine": facts()}
+    for key, value in everything.items():
+        print(f"{key:24s} {f'{value:.4g}' if isinstance(value, float) else value}")
+    if target is not None:
+        target.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,63 @@
+"""One delay layer forward and backward over width, T and batch, and how well the form is chosen.
+
+python scripts/bench/scaling.py [--taps 25] [--longest 10] [--json FILE]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from common import arguments, interleaved, report
+
+from snn_delays.allocator import keep_freed_memory
+from snn_delays.convolution import best_blocks, by_dft, dft_cost, direct, direct_cost, sizes_of
+
+CENTRE = {"width": 256, "steps": 124, "batch": 64}
+SWEEPS = {
+    "width": (64, 128, 256, 512, 1024, 2048),
+    "steps": (50, 124, 250, 500, 1000),
+    "batch": (1, 8, 64, 256, 512),
+}
+RATE = 3 * 1e-11  # seconds of a multiplication forward and backward, to skip what takes too long
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--taps", type=int, default=25)
+    parser.add_argument("--longest", type=float, default=10.0, help="skip slower dense runs, in s")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    rows = []
+    for name, values in SWEEPS.items():
+        for value in values:
+            row = {"sweep": name, **measure({**CENTRE, name: value}, options)}
+            rows.append(row)
+            print(*(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()))
+    report({"benchmark": "scaling", "taps": options.taps, "rows": rows}, options.json)
+
+
+def measure(sizes: dict[str, int], options: object) -> dict[str, object]:
+    """Seconds of both forms at one size; None where the dense one would take too long."""
+    x = torch.randn(sizes["steps"], sizes["batch"], sizes["width"], requires_grad=True)
+    kernel = torch.randn(options.taps, sizes["width"], sizes["width"], requires_grad=True)
+    problem = sizes_of(x, kernel, len(x))
+    blocks = best_blocks(problem)
+
+    def both_ways(form: Callable[..., torch.Tensor], *more: int) -> Callable[[], None]:
+        probe = torch.randn(sizes["steps"], sizes["batch"], sizes["width"])
+        return lambda: form(x, kernel, len(x), *more).backward(probe)
+
+    tasks = [both_ways(by_dft, max(blocks, 1))]
+    if direct_cost(problem) * RATE < options.longest:
+        tasks.append(both_ways(direct))
+    dft_s, *direct_s = interleaved(options.rounds, *tasks)
+    chosen = f"{blocks} blocks" if blocks else "direct"
+    predicted = direct_cost(problem) / dft_cost(problem, max(blocks, 1))
+    row = {**sizes, "chosen": chosen, "dft_s": dft_s, "direct_s": None, "predicted": predicted}
+    return row | ({"direct_s": direct_s[0], "ratio": direct_s[0] / dft_s} if direct_s else {})
+
+
+if __name__ == "__main__":
+    main()

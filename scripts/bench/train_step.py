@@ -1,0 +1,85 @@
+"""One training step (forward, loss, backward, two Adams, clamp) against the peer and no delay.
+
+python scripts/bench/train_step.py --recipe shd [--batch 32] [--set kernel_count=2] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from common import arguments, interleaved, report
+from peer import Peer, without_their_constant
+from steps import CHANNELS, classes, example, our_network, our_step, peer_step
+from torch.nn import functional as F
+
+from snn_delays.allocator import keep_freed_memory
+from snn_delays.config import Recipe, load_recipe, parse_overrides
+from snn_delays.nn import delay_layers
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--recipe", default="shd")
+    parser.add_argument("--batch", type=int, help="clips in a batch; the recipe's when left out")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as `train` does; the peer gains from it too
+    recipe = load_recipe(options.recipe, parse_overrides(options.set))
+    batch = options.batch or recipe.batch_size
+    x, labels = example(recipe, batch)
+    difference = largest_difference(recipe)
+    if difference > 1e-10:
+        sys.exit(f"ours and the peer differ by {difference:.2e} in float64")
+    plain = recipe.model_copy(update={"delays": "none"})
+    ours = our_step(recipe, x, labels)
+    peer = peer_step(recipe, x, labels)
+    ours_s, peer_s, plain_s = interleaved(options.rounds, ours, peer, our_step(plain, x, labels))
+    results = {
+        "benchmark": "train_step",
+        "recipe": recipe.name,
+        "overrides": options.set,
+        "batch": batch,
+        "steps": recipe.steps + recipe.tail_steps,
+        "layers": [CHANNELS, *recipe.hidden, classes(recipe)],
+        "taps": recipe.max_delay + 1,
+        "kernel_count": recipe.kernel_count,
+        "ratio": peer_s / ours_s,
+        "ours_s": ours_s,
+        "peer_s": peer_s,
+        "no_delay_s": plain_s,
+        "over_no_delay": ours_s / plain_s,
+        "float64_difference": difference,
+    }
+    report(results, options.json)
+
+
+def largest_difference(recipe: Recipe, batch: int = 4) -> float:
+    """Largest difference of loss, scores and gradients between ours and the peer, in float64.
+
+    Same weights, no dropout (the masks would be drawn in another order), and the peer without the
+    1e-7 that it adds when it normalises its Gaussians.
+    """
+    recipe = recipe.model_copy(update={"dropout": 0.0})
+    x, labels = example(recipe, batch, torch.float64)
+    ours = our_network(recipe).double()
+    theirs = Peer(ours, recipe).train()
+    our_scores = ours(x)
+    with without_their_constant():
+        their_scores = theirs(x)
+        losses = [F.cross_entropy(scores, labels) for scores in (our_scores, their_scores)]
+        for loss in losses:
+            loss.backward()
+    pairs = [(losses[0], losses[1]), (our_scores, their_scores)]
+    for mine, his in zip(delay_layers(ours).values(), theirs.synapses, strict=True):
+        pairs.append((mine.weight.grad, his.weight.grad))
+        pairs.append((mine.delay.grad, -his.P.grad[0]))
+    for block, norm in zip(ours.blocks, theirs.norms, strict=True):
+        pairs += [(block.norm.weight.grad, norm.weight.grad)]
+        pairs += [(block.norm.bias.grad, norm.bias.grad)]
+    return max(float((a - b).detach().abs().max() / b.abs().max()) for a, b in pairs)
+
+
+if __name__ == "__main__":
+    main()

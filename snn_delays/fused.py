@@ -1,0 +1,257 @@
+"""Batch norm, LIF neurons and dropout in one pass over time, compiled for the CPU.
+
+The mathematics is that of `nn.BatchNorm1d` and SpikingJelly's `LIFNode` with the ATan surrogate;
+only the number of passes over memory differs. Layout `[T, N, C]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+
+class LifConstants(NamedTuple):
+    """The constants of LIF neurons with the ATan surrogate `peak / (1 + (steepness * u)^2)`."""
+
+    tau: float  # steps
+    threshold: float
+    rest: float  # where a neuron starts, and where a hard reset leads
+    soft: bool  # the reset subtracts the threshold
+    decay_input: bool
+    detach_reset: bool
+    peak: float
+    steepness: float
+
+
+def supports(x: Tensor) -> bool:
+    """Whether tensors such as `x` can take this path: float32 or float64 on the CPU."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+
+def norm_lif_dropout(
+    x: Tensor, norm: Any, lif: LifConstants, keep: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    r"""Spikes of neurons driven by normalised currents, and what dropout leaves of them.
+
+    .. math:: Z = \gamma \frac{X - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta, \qquad
+              S = \mathrm{LIF}(Z), \qquad Y[t] = S[t] \cdot keep
+
+    In training the statistics are those of the batch, over time and clips, and the running ones
+    are moved on, as `nn.BatchNorm1d` does. Neurons start from rest.
+
+    Args:
+        x: `[T, N, C]`, currents.
+        norm: an `nn.BatchNorm1d` over `C` channels.
+        lif: the constants of the neurons.
+        keep: `[N, C]`, what the spikes of a clip's neuron are multiplied with; None for nothing.
+    Returns:
+        `S` and `Y`, both `[T, N, C]`; the same tensor when `keep` is None.
+    """
+    if norm.training:
+        mean, variance = _batch_statistics(x)
+        _move_running_statistics(norm, mean, variance, x.shape[0] * x.shape[1])
+    else:
+        mean, variance = norm.running_mean, norm.running_var
+    inverse = torch.rsqrt(variance + norm.eps)
+    arguments = (x, norm.weight, norm.bias, mean, inverse, norm.training, lif, keep)
+    if keep is None:
+        spikes = _NormLif.apply(*arguments)
+        return spikes, spikes
+    return _NormLif.apply(*arguments)
+
+
+@torch.no_grad()
+def _move_running_statistics(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
+    norm.num_batches_tracked += 1
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance * (count / max(count - 1, 1)), norm.momentum)
+
+
+def _batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance of every channel."""
+    parts = _over_clips(_sum_moments, x.shape[1], *_arrays(x))
+    total = torch.from_numpy(np.sum(parts, axis=0)) / (x.shape[0] * x.shape[1])
+    mean = total[0]
+    return mean.to(x.dtype), (total[1] - mean.square()).clamp_(min=0).to(x.dtype)
+
+
+class _NormLif(torch.autograd.Function):
+    """Forward and backward of `norm_lif_dropout` for given statistics.
+
+    Keeps only the currents: the backward computes the potentials again, clip by clip.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        inverse: Tensor,
+        of_batch: bool,
+        lif: LifConstants,
+        keep: Tensor | None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        x = x.contiguous()
+        scale = weight * inverse
+        shift = bias - mean * scale
+        ctx.save_for_backward(x, scale, shift, mean, inverse, keep)
+        ctx.of_batch, ctx.lif = of_batch, lif
+        ctx.set_materialize_grads(False)
+        spikes = torch.empty_like(x)
+        kept = spikes if keep is None else torch.empty_like(x)
+        _over_clips(
+            _spike,
+            x.shape[1],
+            *_arrays(x, scale, shift, keep),
+            _constants(lif, x.dtype),
+            *_arrays(spikes, kept),
+        )
+        return spikes if keep is None else (spikes, kept)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad_spikes, grad_kept = gradients if len(gradients) == 2 else (*gradients, None)
+        x, scale, shift, mean, inverse, keep = ctx.saved_tensors
+        grad = torch.empty_like(x)
+        parts = _over_clips(
+            _spike_backward,
+            x.shape[1],
+            *_arrays(x, scale, shift, keep),
+            _constants(ctx.lif, x.dtype),
+            *_arrays(grad_spikes, grad_kept, grad),
+        )
+        # With Z = scale * X + shift: the sums of dL/dZ and of dL/dZ * X over time and clips.
+        sums = torch.from_numpy(np.sum(parts, axis=0))
+        grad_bias = sums[0].to(x.dtype)
+        grad_weight = ((sums[1] - mean * sums[0]) * inverse).to(x.dtype)
+        slope = offset = torch.zeros_like(scale)
+        if ctx.of_batch:  # the statistics depend on X too
+            slope = -scale * inverse * grad_weight / (x.shape[0] * x.shape[1])
+            offset = -scale * grad_bias / (x.shape[0] * x.shape[1]) - slope * mean
+        _over_clips(_norm_backward, x.shape[1], *_arrays(x, scale, slope, offset, grad))
+        return grad, grad_weight, grad_bias, None, None, None, None, None
+
+
+@_compiled
+def _sum_moments(x, first, last):
+    """Sums over time and clips `first..last` of `x` and of its square: `[2, C]`."""
+    sums = np.zeros((2, x.shape[2]))
+    for t in range(x.shape[0]):
+        for n in range(first, last):
+            for c in range(x.shape[2]):
+                value = np.float64(x[t, n, c])
+                sums[0, c] += value
+                sums[1, c] += value * value
+    return sums
+
+
+@_compiled
+def _charge(v, current, lif):
+    """The potential before the threshold is applied."""
+    driven = current - (v - lif.rest)
+    return v + driven / lif.tau if lif.decay_input else v - (v - lif.rest) / lif.tau + current
+
+
+@_compiled
+def _spike(x, scale, shift, keep, lif, spikes, kept, first, last):
+    """Simulate clips `first..last`."""
+    one, zero = x.dtype.type(1), x.dtype.type(0)
+    v = np.empty(x.shape[2], x.dtype)
+    for n in range(first, last):
+        v[:] = lif.rest
+        for t in range(x.shape[0]):
+            for c in range(x.shape[2]):
+                h = _charge(v[c], x[t, n, c] * scale[c] + shift[c], lif)
+                fires = h >= lif.threshold
+                after = h - lif.threshold if lif.soft else lif.rest
+                v[c] = after if fires else h
+                spikes[t, n, c] = one if fires else zero
+                if keep is not None:
+                    kept[t, n, c] = keep[n, c] if fires else zero
+
+
+@_compiled
+def _spike_backward(x, scale, shift, keep, lif, grad_spikes, grad_kept, grad, first, last):
+    """Write dL/dZ of clips `first..last` to `grad`; returns the sums of it and of it times X."""
+    one, zero = x.dtype.type(1), x.dtype.type(0)
+    steps, _, width = x.shape
+    potential = np.empty((steps, width), x.dtype)
+    v = np.empty(width, x.dtype)
+    carried = np.empty(width, x.dtype)  # dL/dV[t], from the future
+    sums = np.zeros((2, width))
+    for n in range(first, last):
+        v[:] = lif.rest
+        for t in range(steps):
+            for c in range(width):
+                h = _charge(v[c], x[t, n, c] * scale[c] + shift[c], lif)
+                potential[t, c] = h
+                after = h - lif.threshold if lif.soft else lif.rest
+                v[c] = after if h >= lif.threshold else h
+        carried[:] = zero
+        for t in range(steps - 1, -1, -1):
+            for c in range(width):
+                h = potential[t, c]
+                u = (h - lif.threshold) * lif.steepness
+                surrogate = lif.peak / (one + u * u)
+                past_reset = one if lif.soft or h < lif.threshold else zero
+                if not lif.detach_reset:
+                    past_reset += (-lif.threshold if lif.soft else lif.rest - h) * surrogate
+                g = zero
+                if grad_spikes is not None:
+                    g += grad_spikes[t, n, c]
+                if grad_kept is not None:
+                    g += grad_kept[t, n, c] * keep[n, c]
+                grad_h = g * surrogate + carried[c] * past_reset
+                carried[c] = grad_h - grad_h / lif.tau
+                grad_z = grad_h / lif.tau if lif.decay_input else grad_h
+                grad[t, n, c] = grad_z
+                sums[0, c] += grad_z
+                sums[1, c] += grad_z * x[t, n, c]
+    return sums
+
+
+@_compiled
+def _norm_backward(x, scale, slope, offset, grad, first, last):
+    """Turn dL/dZ in `grad` into dL/dX, in place."""
+    for t in range(x.shape[0]):
+        for n in range(first, last):
+            for c in range(x.shape[2]):
+                grad[t, n, c] = scale[c] * grad[t, n, c] + slope[c] * x[t, n, c] + offset[c]
+
+
+def _constants(lif: LifConstants, dtype: torch.dtype) -> LifConstants:
+    """The constants as scalars of `dtype`."""
+    cast: Any = np.float32 if dtype == torch.float32 else np.float64
+    scalars: list[Any] = [value if isinstance(value, bool) else cast(value) for value in lif]
+    return LifConstants(*scalars)
+
+
+def _arrays(*tensors: Tensor | None) -> list[np.ndarray | None]:
+    return [None if t is None else t.detach().contiguous().numpy() for t in tensors]
+
+
+def _over_clips(kernel: Callable[..., Any], clips: int, *args: Any) -> list[Any]:
+    """Run `kernel(*args, first, last)` on equal ranges of clips, on torch's number of threads."""
+    threads = min(torch.get_num_threads(), clips)
+    edges = [clips * i // threads for i in range(threads + 1)]
+    if threads == 1:
+        return [kernel(*args, 0, clips)]
+    futures = [_pool(threads).submit(kernel, *args, *ends) for ends in pairwise(edges)]
+    return [f.result() for f in futures]
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="snn-delays")

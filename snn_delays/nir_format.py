@@ -1,0 +1,153 @@
+"""Networks as NIR graphs and back (extra `nir`): one `Delay` and one `Linear` per distinct delay.
+
+NIR's units are seconds; what it has no word for travels as JSON in the graph's metadata.
+
+A layer becomes, for every delay d in it, `Delay(d * dt)` then `Linear(W_d)`, summed at its `LIF`
+(or `LI`); a bias makes the first of them `Affine`. NIR spikes where `v > v_threshold`, we where
+`v >= v_threshold`: the written threshold is the next smaller float64, which is the same. NIR has
+no soft reset: such a network is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from snn_delays.errors import NetworkFormatError, SnnDelaysError
+from snn_delays.network_format import LI, Layer, Network, parse
+
+if TYPE_CHECKING:
+    import nir
+
+METADATA_KEY = "snn_delays"
+
+
+def to_nir(network: Network) -> nir.NIRGraph:
+    """The network as a NIR graph; `nir.write(path, graph)` stores it.
+
+    Pruned synapses (weight 0) leave no trace, and contacts of one pair with equal delays add up.
+
+    Raises:
+        SnnDelaysError: `nir` is not installed, or a layer resets softly.
+    """
+    nir = _nir()
+    dt = network.dt_ms / 1000
+    nodes: dict[str, Any] = {"input": nir.Input({"input": np.array([network.input.channels])})}
+    edges, source = [], "input"
+    for i, layer in enumerate(network.layers):
+        cells = f"layer{i}"
+        for d in _distinct_delays(layer):
+            delay, linear = f"{cells}_delay{d}", f"{cells}_weight{d}"
+            nodes[delay] = nir.Delay(np.full(layer.in_features, d * dt))
+            weight = _weight_at(layer, d)
+            if layer.bias.any() and d == _distinct_delays(layer)[0]:
+                nodes[linear] = nir.Affine(weight, layer.bias.copy())
+            else:
+                nodes[linear] = nir.Linear(weight)
+            edges += [(source, delay), (delay, linear), (linear, cells)]
+        nodes[cells] = _neurons(nir, layer, i, dt)
+        source = cells
+    nodes["output"] = nir.Output({"output": np.array([network.layers[-1].out_features])})
+    return nir.NIRGraph(
+        nodes, [*edges, (source, "output")], metadata={METADATA_KEY: json.dumps(_rest(network))}
+    )
+
+
+def from_nir(graph: nir.NIRGraph) -> Network:
+    """The network in a graph that `to_nir` made (and `nir.write` and `nir.read` carried).
+
+    Delays are given synapse by synapse, whatever their granularity was.
+
+    Raises:
+        NetworkFormatError: the graph is not one of ours, or its nodes were changed.
+    """
+    nir = _nir()
+    text = graph.metadata.get(METADATA_KEY)
+    if text is None:
+        raise NetworkFormatError(
+            f"the NIR graph has no metadata '{METADATA_KEY}' (step length, readout)",
+            remedy="Only graphs written by snn-delays can be read.",
+        )
+    document = json.loads(text)
+    for i, layer in enumerate(document["layers"]):
+        _read_layer(nir, graph, i, layer)
+    network = parse(document, "NIR graph")
+    for i, part in enumerate(network.layers):
+        expected, found = _neurons(nir, part, i, network.dt_ms / 1000), graph.nodes[f"layer{i}"]
+        for name, value in expected.to_dict().items():
+            if isinstance(value, np.ndarray) and not np.array_equal(value, getattr(found, name)):
+                raise NetworkFormatError(
+                    f"NIR graph: `layer{i}.{name}`", f"{value[0]}, as its metadata says", "another"
+                )
+    return network
+
+
+def _nir() -> Any:
+    try:
+        import nir
+    except ImportError:
+        raise SnnDelaysError(
+            "nir is not installed", remedy='Install it: pip install "snn-delays[nir]".'
+        ) from None
+    return nir
+
+
+def _distinct_delays(layer: Layer) -> list[int]:
+    """Ascending; of synapses whose weight is not 0 (or 0 alone, where there is none)."""
+    used = layer.delays[layer.real_weights != 0]
+    return [int(d) for d in np.unique(used)] if used.size else [0]
+
+
+def _weight_at(layer: Layer, delay: int) -> np.ndarray:
+    """`[out, in]`: the weights of the synapses with this delay, 0 elsewhere."""
+    return np.where(layer.delays == delay, layer.real_weights, 0.0).sum(axis=2)
+
+
+def _neurons(nir: Any, layer: Layer, index: int, dt: float) -> Any:
+    """`tau dv/dt = (v_leak - v) + r I`, in forward Euler steps of dt, is our update."""
+    neuron = layer.neuron
+
+    def each(value: float) -> np.ndarray:
+        return np.full(layer.out_features, value, np.float64)
+
+    tau, r = each(neuron.tau * dt), each(1.0 if neuron.decay_input else neuron.tau)
+    if isinstance(neuron, LI):
+        return nir.LI(tau=tau, r=r, v_leak=each(0.0))
+    if neuron.v_reset is None:
+        raise SnnDelaysError(
+            f"`layers[{index}].neuron` resets softly (`v_reset` null), which NIR cannot say",
+            remedy="Train with a hard reset to export to NIR.",
+        )
+    return nir.LIF(
+        tau=tau,
+        r=r,
+        v_leak=each(neuron.v_reset),
+        v_threshold=each(np.nextafter(neuron.v_threshold, -np.inf)),
+        v_reset=each(neuron.v_reset),
+    )
+
+
+def _rest(network: Network) -> dict[str, Any]:
+    """The document without what the nodes hold."""
+    document = network.model_dump(exclude={"layers"})
+    arrays = {"delays", "weights", "weight_scale", "bias"}
+    document["layers"] = [layer.model_dump(exclude=arrays) for layer in network.layers]
+    return document
+
+
+def _read_layer(nir: Any, graph: Any, index: int, layer: dict[str, Any]) -> None:
+    """Put delays, weights and bias from the graph's nodes into `layer`."""
+    prefix = f"layer{index}_weight"
+    delays = sorted(int(n.removeprefix(prefix)) for n in graph.nodes if n.startswith(prefix))
+    nodes = [graph.nodes[f"{prefix}{d}"] for d in delays]
+    stack = np.stack([node.weight for node in nodes], axis=2)  # [out, in, distinct delays]
+    count = max(int(np.count_nonzero(stack, axis=2).max()), 1)
+    order = np.argsort(stack == 0, axis=2, kind="stable")[:, :, :count]
+    weights = np.take_along_axis(stack, order, axis=2)
+    layer["weights"] = weights
+    layer["delays"] = np.where(weights != 0, np.array(delays)[order], 0)
+    layer["kernel_count"], layer["granularity"] = count, "synaptic"
+    biases = [node.bias for node in nodes if isinstance(node, nir.Affine)]
+    layer["bias"] = biases[0] if biases else np.zeros(len(stack))

@@ -1,0 +1,95 @@
+"""Does a network do the same elsewhere? The engine against a simulator that others wrote.
+
+Hidden spikes and answers are compared, clip by clip, in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module, metadata
+
+import numpy as np
+
+from snn_delays.engine import Engine
+from snn_delays.engine.readout import clip_scores
+from snn_delays.errors import SnnDelaysError
+from snn_delays.network_format import Network
+
+# name -> (our module, the distribution that it needs)
+SIMULATORS = {
+    "nest": ("snn_delays.simulators.in_nest", "nest-simulator"),
+    "brian2": ("snn_delays.simulators.in_brian2", "brian2"),
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """How the engine and a simulator compare.
+
+    Attributes:
+        simulator, version: which one.
+        clips: how many were compared.
+        spikes: the engine's hidden spikes, per hidden layer.
+        different_spikes: (clip, step, neuron) cells that differ, per hidden layer.
+        different_classes: clips whose answer differs.
+        largest_score_difference: over all clips and classes.
+        margin: the engine's smallest distance of a voltage to its threshold.
+    """
+
+    simulator: str
+    version: str
+    clips: int
+    spikes: list[int]
+    different_spikes: list[int]
+    different_classes: int
+    largest_score_difference: float
+    margin: float
+
+    @property
+    def same(self) -> bool:
+        """Whether every hidden spike and every answer is the same."""
+        return not any(self.different_spikes) and self.different_classes == 0
+
+
+def verify(network: Network, x: np.ndarray, simulator: str) -> Report:
+    """Run clips in the engine and in `simulator`, and compare.
+
+    Args:
+        network: with `spike_counts` input.
+        x: `[N, steps, channels]` spike counts.
+        simulator: a name of `SIMULATORS`; the extra `verify` installs them.
+
+    Raises:
+        SnnDelaysError: an unknown or missing simulator, or a network that it cannot express.
+    """
+    if simulator not in SIMULATORS:
+        raise SnnDelaysError("`simulator`", f"one of {', '.join(SIMULATORS)}", repr(simulator))
+    if network.input.encoding != "spike_counts":
+        raise SnnDelaysError(
+            "`input.encoding`", "'spike_counts' for a simulator", repr(network.input.encoding)
+        )
+    module, distribution = SIMULATORS[simulator]
+    try:
+        version = metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        raise SnnDelaysError(
+            f"{simulator} is not installed", remedy='Install it: pip install "snn-delays[verify]".'
+        ) from None
+    ours = Engine(network).run(x)
+    run_clip = import_module(module).run_clip
+    tail = np.zeros((network.input.tail_steps, network.input.channels))
+    outputs = [run_clip(network, np.concatenate([clip, tail])) for clip in np.asarray(x)]
+    theirs = [np.array(layer) for layer in zip(*outputs, strict=True)]
+    scores = clip_scores(network.readout.kind, theirs[-1])
+    return Report(
+        simulator=simulator,
+        version=version,
+        clips=len(x),
+        spikes=[int(s.sum()) for s in ours.spikes],
+        different_spikes=[
+            int((a != b).sum()) for a, b in zip(ours.spikes, theirs[:-1], strict=True)
+        ],
+        different_classes=int((ours.classes != scores.argmax(axis=1)).sum()),
+        largest_score_difference=float(np.abs(ours.scores - scores).max()),
+        margin=ours.margin,
+    )

@@ -1,0 +1,36 @@
+"""Keeping freed memory: large blocks come back without page faults."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+COUNT_FAULTS = """
+import resource, sys
+from snn_delays.allocator import keep_freed_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+kept = sys.argv[1] == "keep" and keep_freed_memory()
+b"x" * 2**27
+before = faults()
+for _ in range(4):
+    b"x" * 2**27
+print(faults() - before if kept or sys.argv[1] == "return" else "impossible")
+"""
+
+
+def page_faults(word):
+    command = [sys.executable, "-c", COUNT_FAULTS, word]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_where_it_applies_large_blocks_are_reused_without_page_faults():
+    pages = 4 * 2**27 // resource.getpagesize()
+    if page_faults("keep") == "impossible":
+        pytest.skip("only glibc can be told to keep freed memory")
+    if int(page_faults("return")) < pages // 2:
+        pytest.skip("this system's pages are large, or its allocator keeps them anyway")
+    assert int(page_faults("keep")) < pages // 100

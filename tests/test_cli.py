@@ -1,0 +1,257 @@
+"""The command line through argument lists: what it prints, writes, refuses, and its exit codes."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from tiny import FLAGS, tiny_recipe
+
+from snn_delays import training
+from snn_delays.assembly import load_split, load_trained
+from snn_delays.cli import main
+from snn_delays.data import make_synthetic
+from snn_delays.data.synthetic import SyntheticTask
+from snn_delays.nn import round_delays
+from snn_delays.reporting import Reporter
+
+
+@pytest.fixture
+def call(capsys):
+    """Run the command line; returns exit code, standard output, standard error."""
+
+    def run(*words):
+        code = 0
+        try:
+            main([str(w) for w in words])
+        except SystemExit as stop:
+            code = stop.code or 0
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return run
+
+
+def test_train_leaves_a_finished_folder_and_says_how_good_it_is(call, tmp_path):
+    run = tmp_path / "run"
+    code, out, err = call("train", *FLAGS, "--out", run)
+    assert (code, err) == (0, "")
+    assert "epoch 2/2" in out
+    assert "Test accuracy with integer delays:" in out
+    assert "chance 10.0 %" in out
+    assert str(run) in out.replace("\n", "")
+    names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+    assert names == {
+        "recipe.toml",
+        "metrics.jsonl",
+        "summary.json",
+        "model.safetensors",
+        "last.ckpt",
+        "network.json",
+        "plots/curves.png",
+        "plots/delays.png",
+        "plots/raster.png",
+    }
+    code, out, err = call("train", *FLAGS, "--out", run)
+    assert code == 2
+    assert "exists already" in err
+    code, out, _ = call("train", "--resume", "--out", run, "--quiet", "--device", "cpu")
+    assert code == 0
+    assert "epoch 2/2" not in out
+
+
+def test_flags_reach_the_recipe(call, tmp_path):
+    run = tmp_path / "run"
+    words = ["--delays", "fixed", "--seed", "3", "--protocol", "paper", "--set", "tau=2.5"]
+    code, out, _ = call("train", *FLAGS, *words, "--out", run)
+    assert code == 0
+    assert "The test set chose the epoch" in out
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["delays"], summary["seed"], summary["protocol"]) == ("fixed", 3, "paper")
+    again = tmp_path / "again"
+    code, _, _ = call("train", "--recipe", run / "recipe.toml", "--out", again, "--quiet")
+    assert code == 0
+    second = json.loads((again / "summary.json").read_text())
+    assert second["test_accuracy"] == summary["test_accuracy"]
+
+
+def test_interrupting_keeps_the_epochs_and_says_how_to_go_on(call, tmp_path, monkeypatch):
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_train_batches", interrupted)
+    code, _, err = call("train", *FLAGS, "--out", tmp_path / "run")
+    assert code == 130
+    assert f"snn-delays train --resume --out {tmp_path / 'run'}" in err.replace("\n", "")
+
+
+def test_evaluate_a_run_and_its_network(call, trained):
+    folder, summary = trained
+    percent = f"{100 * summary['test_accuracy']:.1f} %"
+    code, out, _ = call("evaluate", folder.path, "--device", "cpu")
+    assert code == 0
+    assert f"synthetic test: {percent} with integer delays" in out
+    code, out, _ = call("evaluate", folder.network_file, "--dataset", "synthetic")
+    assert code == 0
+    assert "960 clips, engine, float64" in out
+    assert "Smallest distance of a membrane to its threshold" in out
+    code, out, _ = call("evaluate", folder.path, "--split", "valid")
+    assert f"valid: {100 * summary['valid_accuracy']:.1f} %" in out
+
+
+def test_export_writes_the_network_and_the_schema(call, trained, tmp_path):
+    code, out, _ = call("export", trained[0].path, "-o", tmp_path / "net.json")
+    assert code == 0
+    assert "2 layers, 400 synapses, delays 0 to 24 steps of 10 ms" in out.replace("\n", " ")
+    document = json.loads((tmp_path / "net.json").read_text())
+    assert document == json.loads(trained[0].network_file.read_text())
+    code, out, _ = call("export", "--schema")
+    assert json.loads(out)["title"]
+    code, _, _ = call("export", "--schema", "-o", tmp_path / "schema.json")
+    assert json.loads((tmp_path / "schema.json").read_text()) == json.loads(out)
+    code, _, err = call("export")
+    assert code == 2
+    assert "needs the folder of a finished run" in err
+
+
+def test_run_gives_the_classes_and_spikes_of_the_rounded_network(call, trained, tmp_path):
+    folder, _ = trained
+    data = load_split(tiny_recipe(), "test", None)
+    x, _ = data.batch(torch.arange(300))
+    np.savez(tmp_path / "clips.npz", x=x.transpose(0, 1).numpy())
+    words = ["run", folder.network_file, tmp_path / "clips.npz", "-o", tmp_path / "out.npz"]
+    code, out, _ = call(*words, "--spikes")
+    assert code == 0
+    assert "300 clips" in out
+    with np.load(tmp_path / "out.npz") as file:
+        result = dict(file)
+    net, _, _ = load_trained(folder)
+    with torch.no_grad():
+        expected = round_delays(net).double().simulate(x.double())
+    np.testing.assert_array_equal(result["classes"], expected.scores.argmax(1))
+    np.testing.assert_allclose(result["scores"], expected.scores, atol=1e-9)
+    spikes = expected.spikes[0].transpose(0, 1)
+    np.testing.assert_array_equal(result["spike_counts"][:, 0], spikes.sum((1, 2)))
+    rebuilt = np.zeros(spikes.shape)
+    rebuilt[result["layer0_sample"], result["layer0_step"], result["layer0_neuron"]] = 1
+    np.testing.assert_array_equal(rebuilt, spikes)
+    code, _, _ = call(*words)
+    with np.load(tmp_path / "out.npz") as file:
+        assert set(file.files) == {"classes", "scores", "spike_counts"}
+
+
+def test_run_reads_spike_files_too(call, trained, tmp_path):
+    path = make_synthetic(SyntheticTask())["test"]
+    code, _, _ = call("run", trained[0].network_file, path, "-o", tmp_path / "out.npz")
+    assert code == 0
+    with np.load(tmp_path / "out.npz") as file:
+        assert file["classes"].shape == (960,)
+
+
+def test_compare_prints_a_table_and_writes_results(call, tmp_path):
+    out_folder = tmp_path / "study"
+    words = ["--delays", "none,learned", "--seeds", "2", "--out", out_folder]
+    code, out, _ = call("compare", *FLAGS[:-4], "--epochs", "1", *words)
+    assert code == 0
+    assert "4/4  learned, seed 1: test" in out
+    assert "test accuracy, integer delays, 2 seeds" in out
+    rows = list(csv.DictReader((out_folder / "results.csv").open()))
+    assert [r["delays"] for r in rows] == ["none", "learned"] * 2
+    assert all(0 <= float(r["test_accuracy"]) <= 1 for r in rows)
+
+
+def test_plot_and_inspect(call, trained):
+    code, out, _ = call("plot", trained[0].path)
+    assert code == 0
+    assert "raster.png" in out
+    code, out, _ = call("data", "inspect", make_synthetic(SyntheticTask())["test"])
+    assert code == 0
+    assert "960" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--set", "epoch=3"], "`epoch` is not a field. Did you mean `epochs`?"),
+        (["train", "--recipe", "mnist"], "The recipe must be one of"),
+        (["train", "--epochs", "0"], "`epochs`: input should be greater than or equal to 1"),
+        (["train", "--device", "tpu", "--out", "OUT"], "--device must be auto, cpu or"),
+        (["train", "--resume"], "--resume needs --out"),
+        (["train", "--resume", "--out", "OUT"], "is not a run folder"),
+        (["train", "--dataset", "shd", "--data-dir", "OUT", "--out", "OUT/r"], "shd_train.h5"),
+        (["evaluate", "OUT/none"], "does not exist"),
+        (["evaluate", "OUT"], "is not a run folder"),
+        (["export", "OUT"], "is not a run folder"),
+        (["plot", "OUT"], "is not a run folder"),
+        (["run", "OUT/none.json", "OUT/x.npz", "-o", "OUT/y.npz"], "none.json"),
+        (["data", "inspect", "OUT/none.h5"], "none.h5"),
+        (["compare", "--delays", "none,axonal"], "--delays must be a list of"),
+        (["compare", "--seeds", "0"], "--seeds must be at least 1"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(call, tmp_path, words, message):
+    code, _, err = call(*[w.replace("OUT", str(tmp_path)) for w in words])
+    assert code == 2
+    assert message in err.replace("\n", "")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("content", ["empty", "no x", "flat", "text", "nan"])
+def test_clips_that_are_no_clips_are_refused(call, trained, tmp_path, content):
+    path = tmp_path / "clips.npz"
+    if content == "text":
+        path.write_text("hello")
+    else:
+        x = {
+            "empty": np.zeros((0, 60, 40)),
+            "no x": np.zeros(3),
+            "flat": np.zeros((5, 40)),
+            "nan": np.full((1, 60, 40), np.nan),
+        }[content]
+        np.savez(path, **{"y" if content == "no x" else "x": x})
+    code, _, err = call("run", trained[0].network_file, path, "-o", tmp_path / "out.npz")
+    assert code == 2
+    assert "Traceback" not in err
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_a_bug_of_ours_is_a_line_and_a_traceback_on_request(call, monkeypatch, tmp_path):
+    def broken(*_args, **_kwargs):
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("snn_delays.plots.plot_run", broken)
+    code, _, err = call("plot", tmp_path)
+    assert code == 1
+    assert "Internal error (ZeroDivisionError: oops)" in err
+    assert "Traceback" not in err
+    code, _, err = call("--debug", "plot", tmp_path)
+    assert "Traceback" in err
+
+
+def test_help_names_every_command_and_is_quick_to_load(call):
+    code, out, _ = call("--help")
+    assert code == 0
+    for command in ("train", "evaluate", "export", "run", "compare", "plot", "data"):
+        assert command in out
+    code, out, _ = call("--version")
+    assert out.startswith("snn-delays 0.")
+
+
+def test_module_and_script_are_the_same():
+    done = subprocess.run(
+        [sys.executable, "-m", "snn_delays", "--version"], capture_output=True, text=True
+    )
+    assert done.stdout.startswith("snn-delays 0.")
+
+
+def test_the_silent_reporter_says_nothing(capsys):
+    reporter = Reporter()
+    reporter.message("x")
+    reporter.start(1, 0, 1)
+    reporter.batch(1, 1)
+    reporter.epoch({})
+    reporter.stop()
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,107 @@
+"""The rounded PyTorch network and the exported file in the engine give the same spikes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_recipe
+
+from snn_delays import network_format as nf
+from snn_delays.assembly import load_split, load_trained, network_from_recipe
+from snn_delays.engine import Engine
+from snn_delays.evaluation import answer, evaluate
+from snn_delays.export import export_run, to_network
+from snn_delays.nn import round_delays
+
+VARIANTS = {
+    "hard": {},
+    "soft": {"reset": "soft"},
+    "decay_input": {"decay_input": True, "v_threshold": 0.4},
+    "two contacts, bias": {"kernel_count": 2, "bias": True},
+    "deep": {"hidden": [12, 9, 7], "v_reset": -0.2},
+    "no delays": {"delays": "none"},
+    "fixed": {"delays": "fixed", "max_delay": 7, "tail_steps": 3},
+    "learned tau, last": {"learn_tau": True, "readout": "last", "readout_tau": 4.0},
+    "max": {"readout": "max"},
+    "mean": {"readout": "mean"},
+}
+
+
+def awake_network(recipe):
+    """A network whose batch norms have seen data, so that folding has something to fold."""
+    torch.manual_seed(3)
+    net = network_from_recipe(recipe, 40, 10)
+    x = torch.poisson(torch.full((recipe.steps, 16, 40), 0.2))
+    with torch.no_grad():
+        for _ in range(5):
+            net.train()(x)
+        for block in net.hidden_blocks():
+            block.norm.weight.uniform_(0.5, 1.5)
+            block.norm.bias.uniform_(-0.2, 0.8)
+    return net.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", VARIANTS)
+def test_engine_and_pytorch_agree_spike_for_spike(name):
+    recipe = tiny_recipe(**VARIANTS[name])
+    net = awake_network(recipe)
+    x = torch.poisson(torch.full((recipe.steps, 20, 40), 0.2, dtype=torch.float64))
+    x[:, 0] = 0  # an empty clip
+    expected = round_delays(net).double().simulate(x)
+    network = to_network(net, recipe, [f"class {i}" for i in range(10)])
+    result = Engine(network).run(x.transpose(0, 1).numpy())
+    assert sum(s.sum() for s in result.spikes) > 0
+    for ours, theirs in zip(result.spikes, expected.spikes, strict=True):
+        np.testing.assert_array_equal(ours, theirs.transpose(0, 1).numpy())
+    np.testing.assert_allclose(result.scores, expected.scores.numpy(), atol=1e-9)
+    assert result.margin > 0
+
+
+@torch.no_grad()
+def test_whole_test_split_of_a_trained_network(trained):
+    """Same classes, same hidden spikes on every test clip; the margin in float32 is reported."""
+    folder, summary = trained
+    net, recipe, _ = load_trained(folder)
+    data = load_split(recipe, "test", None)
+    network = nf.load_network(folder.network_file)
+    x, _ = data.batch(torch.arange(len(data)))
+    expected = round_delays(net).double().simulate(x.double())
+    result = Engine(network).run(x.transpose(0, 1).numpy())
+    np.testing.assert_array_equal(result.spikes[0], expected.spikes[0].transpose(0, 1).numpy())
+    np.testing.assert_array_equal(result.classes, expected.scores.argmax(1).numpy())
+    engine32 = Engine(network, np.float32)
+    low = engine32.run(x.transpose(0, 1).numpy())
+    assert 0 < low.margin < 1e-2
+    engine_answers, margin = answer(engine32, data)
+    assert margin == low.margin
+    rounded = evaluate(round_delays(net), data)
+    assert abs(engine_answers.accuracy - rounded.accuracy) < 0.005
+    assert summary["test_accuracy"] == rounded.accuracy
+
+
+def test_the_file_says_where_it_comes_from_and_reads_back(trained, tmp_path):
+    folder, summary = trained
+    path = export_run(folder, tmp_path / "copy.json.gz")
+    network = nf.load_network(path)
+    assert network.metadata["test_accuracy"] == summary["test_accuracy"]
+    assert network.input.dataset == "synthetic"
+    assert (network.input.steps, network.input.tail_steps) == (60, 24)
+    assert network.readout.classes[3] == "melody 3"
+    document = json.loads(folder.network_file.read_text())
+    assert document["format"] == "snn-delays/network"
+    assert document["layers"][0]["neuron"]["v_reset"] == 0.0
+    delays = np.array(document["layers"][0]["delays"])
+    assert delays.shape == (8, 40, 1)
+    net, _, _ = load_trained(folder)
+    np.testing.assert_array_equal(delays, net.hidden_blocks()[0].synapses.delay.round().detach())
+
+
+def test_export_does_not_change_the_network():
+    recipe = tiny_recipe()
+    net = awake_network(recipe)
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    to_network(net, recipe, [str(i) for i in range(10)])
+    assert all(torch.equal(before[n], t) for n, t in net.state_dict().items())
+    assert net.hidden_blocks()[0].synapses.delays == "learned"

@@ -1,0 +1,118 @@
+"""The fused batch norm, LIF and dropout against `nn.BatchNorm1d` and SpikingJelly's LIF."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from snn_delays import fused, neurons
+
+
+def currents(steps=12, batch=5, channels=4, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return 3 * torch.randn(steps, batch, channels, dtype=dtype, generator=generator) + 1
+
+
+def norm_like(x, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    norm = nn.BatchNorm1d(x.shape[2]).to(x.dtype)
+    norm.weight.data.copy_(1 + torch.rand(x.shape[2], generator=generator))
+    norm.bias.data.copy_(torch.randn(x.shape[2], generator=generator))
+    norm.running_mean.copy_(torch.randn(x.shape[2], generator=generator))
+    return norm
+
+
+def unfused(x, norm, node, keep):
+    neurons.reset(node)
+    spikes = node(norm(x.flatten(0, 1)).view_as(x))
+    return spikes, spikes if keep is None else spikes * keep
+
+
+lif_nodes = st.builds(
+    neurons.lif,
+    tau=st.floats(1.001, 50),
+    v_threshold=st.floats(0.2, 2),
+    v_reset=st.sampled_from([None, 0.0, -0.4]),
+    decay_input=st.booleans(),
+    detach_reset=st.booleans(),
+    surrogate_alpha=st.floats(0.5, 10),
+)
+
+
+@given(node=lif_nodes, training=st.booleans(), dropped=st.booleans(), seed=st.integers(0, 999))
+def test_spikes_statistics_and_gradients_equal_the_unfused_ones(node, training, dropped, seed):
+    x = currents(seed=seed).requires_grad_()
+    generator = torch.Generator().manual_seed(seed)
+    keep = 2.0 * torch.randint(2, x.shape[1:], generator=generator).double() if dropped else None
+    probes = torch.randn(2, *x.shape, generator=generator, dtype=x.dtype)
+    results = []
+    norm = norm_like(x).train(training)
+    constants = neurons.fused_constants(node)
+    for compute in (
+        lambda n: unfused(x, n, node, keep),
+        lambda n: fused.norm_lif_dropout(x, n, constants, keep),
+    ):
+        own = copy.deepcopy(norm)
+        spikes, kept = compute(own)
+        loss = (spikes * probes[0]).sum() + (kept * probes[1]).sum()
+        gradients = torch.autograd.grad(loss, [x, own.weight, own.bias])
+        results.append([spikes, kept, *gradients, *own.buffers()])
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-9, rtol=1e-9)
+
+
+@given(node=lif_nodes, seed=st.integers(0, 999))
+def test_float32_spikes_are_bit_equal_on_the_same_normalised_input(node, seed):
+    x = currents(steps=40, channels=16, dtype=torch.float32, seed=seed)
+    norm = norm_like(x).eval()
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    normalised = x * scale + (norm.bias - norm.running_mean * scale)
+    neurons.reset(node)
+    spikes, _ = fused.norm_lif_dropout(x, norm, neurons.fused_constants(node), None)
+    assert torch.equal(spikes, node(normalised))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_number_of_threads_changes_nothing(threads):
+    x = currents(batch=7).requires_grad_()
+    constants = neurons.fused_constants(neurons.lif(tau=2.0))
+    before = torch.get_num_threads()
+    outcomes = []
+    for count in (1, threads):
+        torch.set_num_threads(count)
+        spikes, _ = fused.norm_lif_dropout(x, norm_like(x), constants, None)
+        outcomes.append((spikes, *torch.autograd.grad(spikes.sum(), x)))
+    torch.set_num_threads(before)
+    assert torch.equal(outcomes[0][0], outcomes[1][0])
+    torch.testing.assert_close(outcomes[0][1], outcomes[1][1])
+
+
+def test_a_batch_of_one_and_strided_currents_are_accepted():
+    constants = neurons.fused_constants(neurons.lif(tau=2.0))
+    x = currents(batch=1).transpose(0, 2).contiguous().transpose(0, 2)
+    spikes, kept = fused.norm_lif_dropout(x, norm_like(x), constants, None)
+    assert spikes is kept
+    expected, _ = fused.norm_lif_dropout(x.contiguous(), norm_like(x), constants, None)
+    assert torch.equal(spikes, expected)
+
+
+def test_what_the_fused_path_does_not_do_is_left_to_spikingjelly():
+    assert neurons.fused_constants(neurons.lif(tau=2.0)) is not None
+    assert neurons.fused_constants(neurons.lif(tau=2.0, learn_tau=True)) is None
+    assert neurons.fused_constants(neurons.lif(tau=2.0, surrogate_name="sigmoid")) is None
+    assert fused.supports(torch.zeros(1))
+    assert fused.supports(torch.zeros(1).double())
+    assert not fused.supports(torch.zeros(1).bfloat16())
+    assert not fused.supports(torch.zeros(1, device="meta"))
+
+
+def test_only_the_currents_are_kept_for_backward():
+    x = currents().requires_grad_()
+    saved = []
+    constants = neurons.fused_constants(neurons.lif(tau=2.0))
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, id):
+        fused.norm_lif_dropout(x, norm_like(x), constants, None)
+    assert sum(n == x.numel() for n in saved) == 1

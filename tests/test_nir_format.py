@@ -1,0 +1,112 @@
+"""NIR: the round trip is exact, and the graph runs through nirtorch with the same spikes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sample_networks import clips, document
+
+from snn_delays.engine import Engine
+from snn_delays.errors import NetworkFormatError, SnnDelaysError
+from snn_delays.network_format import Network, parse
+
+nir = pytest.importorskip("nir", reason="the extra `nir` is not installed")
+
+from snn_delays.nir_format import METADATA_KEY, from_nir, to_nir  # noqa: E402
+
+
+def sparse(**options: Any) -> Network:
+    """A network with a third of its synapses pruned."""
+    doc = document(sizes=(6, 9, 8, 3), max_delay=5, steps=20, tail_steps=10, **options)
+    rng = np.random.default_rng(2)
+    for layer in doc["layers"]:
+        weights = np.array(layer["weights"])
+        layer["weights"] = (weights * (rng.random(weights.shape) < 0.67)).tolist()
+    return parse(doc)
+
+
+@pytest.mark.parametrize("through_file", [False, True])
+@pytest.mark.parametrize("options", [{}, {"decay_input": True}, {"readout": "spike_count"}])
+def test_round_trip_is_exact(through_file: bool, options: dict[str, Any], tmp_path: Path) -> None:
+    network = sparse(**options)
+    graph = to_nir(network)
+    if through_file:
+        nir.write(tmp_path / "network.nir", graph)
+        graph = nir.read(tmp_path / "network.nir")
+    back = from_nir(graph)
+    assert back.model_dump(exclude={"layers"}) == network.model_dump(exclude={"layers"})
+    for a, b in zip(back.layers, network.layers, strict=True):
+        assert np.array_equal(a.weights, b.weights)
+        assert np.array_equal(a.delays[b.weights != 0], b.delays[b.weights != 0])
+        assert np.array_equal(a.bias, b.bias)
+        assert a.neuron == b.neuron
+        assert a.max_delay == b.max_delay
+
+
+def test_two_contacts_a_pair_come_back_with_the_same_spikes() -> None:
+    network = sparse(kernel_count=2)
+    x = clips({"input": network.input.model_dump()}, rate=1.0)
+    before, after = Engine(network).run(x), Engine(from_nir(to_nir(network))).run(x)
+    for a, b in zip(before.spikes, after.spikes, strict=True):
+        assert np.array_equal(a, b)
+    assert np.array_equal(before.output, after.output)
+
+
+def test_one_delay_and_one_linear_per_distinct_delay() -> None:
+    network = sparse()
+    graph = to_nir(network)
+    for i, layer in enumerate(network.layers):
+        used = np.unique(layer.delays[layer.weights != 0])
+        for d in used:
+            assert np.all(graph.nodes[f"layer{i}_delay{d}"].delay == d * 0.01)
+        names = [n for n in graph.nodes if n.startswith(f"layer{i}_weight")]
+        assert len(names) == len(used)
+
+
+def run_nirtorch(graph: Any, x: np.ndarray, dt: float) -> np.ndarray:
+    """The graph's output `[N, T, classes]`, step by step."""
+    torch = pytest.importorskip("torch")
+    nirtorch = pytest.importorskip("nirtorch", reason="nirtorch is not installed")
+    from snn_delays.nir_torch import node_map
+
+    model, state, outputs = nirtorch.nir_to_torch(graph, node_map(dt)), None, []
+    for now in torch.from_numpy(x).transpose(0, 1):
+        output, state = model(now, state)
+        outputs.append(output)
+    return torch.stack(outputs, dim=1).detach().numpy()
+
+
+@pytest.mark.parametrize("options", [{}, {"decay_input": True}, {"tau": 1.005}])
+def test_nirtorch_gives_the_same_output(options: dict[str, Any]) -> None:
+    network = sparse(**options)
+    x = clips({"input": network.input.model_dump()}, rate=1.0)
+    result = Engine(network).run(x)
+    padded = np.pad(x, [(0, 0), (0, 10), (0, 0)])
+    output = run_nirtorch(to_nir(network), padded, network.dt_ms / 1000)
+    np.testing.assert_allclose(output, result.output, atol=1e-9)
+    assert sum(s.sum() for s in result.spikes) > 50
+
+
+@pytest.mark.parametrize("delay", [0, 1, 5])
+def test_pulse_arrives_at_its_delay_in_nirtorch(delay: int) -> None:
+    doc = document(sizes=(1, 1), max_delay=5, readout="max", steps=8, tail_steps=0)
+    doc["layers"][0] |= {"weights": [[[1.0]]], "delays": [[[delay]]], "bias": [0.0]}
+    pulse = np.zeros((1, 8, 1))
+    pulse[0, 0] = 1
+    output = run_nirtorch(to_nir(parse(doc)), pulse, 0.01)
+    assert np.flatnonzero(output)[0] == delay
+
+
+def test_what_nir_cannot_say_is_refused() -> None:
+    with pytest.raises(SnnDelaysError, match=r"`layers\[0\].neuron` resets softly"):
+        to_nir(sparse(soft=True))
+    graph = to_nir(sparse())
+    graph.nodes["layer0"].tau[:] *= 2
+    with pytest.raises(NetworkFormatError, match=r"`layer0\.tau` must be"):
+        from_nir(graph)
+    graph.metadata.pop(METADATA_KEY)
+    with pytest.raises(NetworkFormatError, match="has no metadata 'snn_delays'"):
+        from_nir(graph)

@@ -1,0 +1,48 @@
+"""Pictures: drawn for every run, of the right content, at a size that can be read."""
+
+import matplotlib.image
+import numpy as np
+from tiny import tiny_recipe
+
+from snn_delays.assembly import load_split, load_trained
+from snn_delays.plots import curves, delay_histograms, plot_run, raster
+
+
+def test_a_run_gets_its_pictures(trained):
+    paths = plot_run(trained[0])
+    assert [p.name for p in paths] == ["curves.png", "delays.png", "raster.png"]
+    for path in paths:
+        pixels = matplotlib.image.imread(path)
+        assert min(pixels.shape[:2]) > 300
+        assert pixels[..., :3].std() > 0.01  # not blank
+
+
+def test_histograms_count_every_synapse_before_and_after(trained):
+    net, _, _ = load_trained(trained[0])
+    hidden, readout = delay_histograms(net).axes
+    assert [hidden.get_title(), readout.get_title()] == ["hidden layer 1", "readout"]
+    for axis, synapses in ((hidden, 320), (readout, 80)):
+        for outline in axis.patches:
+            heights = outline.get_xy()[:, 1]
+            assert heights[1:-1:2].sum() == synapses
+
+
+def test_curves_show_what_was_measured(trained):
+    history = trained[0].read_metrics()
+    figure = curves(history)
+    accuracy = next(a for a in figure.axes if a.get_ylabel() == "accuracy (%)")
+    labels = [line.get_label() for line in accuracy.lines]
+    assert labels == ["train", "valid, live", "valid, rounded"]
+    np.testing.assert_allclose(
+        accuracy.lines[2].get_ydata(), [100 * r["valid_accuracy"] for r in history]
+    )
+
+
+def test_raster_names_clip_and_answer(trained):
+    net, _, classes = load_trained(trained[0])
+    data = load_split(tiny_recipe(), "test", None)
+    figure = raster(net, data, 5, classes)
+    title = figure.axes[0].get_title()
+    assert title.startswith(f"synthetic test, clip 5: {classes[int(data.labels[5])]} (")
+    dots = figure.axes[0].collections[0].get_offsets()
+    assert len(dots) == int((data[5].x > 0).sum())

@@ -1,0 +1,95 @@
+"""NEST and Brian2 give the engine's spikes; a network with one delay off by one does not."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+from sample_networks import clips, document
+
+from snn_delays import verify as verify_module
+from snn_delays.errors import SnnDelaysError
+from snn_delays.network_format import parse
+from snn_delays.verify import SIMULATORS, verify
+
+
+def needed(simulator: str) -> None:
+    """Skip unless `simulator` imports here (a version may clash with the installed numpy)."""
+    try:
+        __import__(simulator)
+    except Exception as error:
+        pytest.skip(f"{simulator} does not import: {error!r}")
+
+
+def inexact(**options: Any) -> dict[str, Any]:
+    """A network of trained-like size and weights, with bias, whose voltages are never ties."""
+    doc = document(sizes=(12, 20, 16, 4), max_delay=7, steps=40, tail_steps=14, **options)
+    rng = np.random.default_rng(1)
+    for layer in doc["layers"]:
+        shape = np.shape(layer["weights"])
+        layer["weights"] = (rng.normal(0.1, 0.5, shape) * (rng.random(shape) < 0.8)).tolist()
+        layer["bias"] = rng.normal(0, 0.1, shape[0]).tolist()
+    return doc
+
+
+CASES = [
+    ("nest", {}),
+    ("nest", {"kernel_count": 2, "decay_input": True, "tau": 1.3}),
+    ("nest", {"readout": "spike_count"}),
+    ("nest", {"tau": 1.005}),
+    ("brian2", {}),
+    ("brian2", {"kernel_count": 2, "decay_input": True, "tau": 1.3}),
+    ("brian2", {"soft": True}),
+    ("brian2", {"soft": True, "readout": "spike_count"}),
+]
+
+
+@pytest.mark.parametrize(("simulator", "options"), CASES)
+def test_simulator_gives_the_same_spikes_and_answers(
+    simulator: str, options: dict[str, Any]
+) -> None:
+    needed(simulator)
+    doc = inexact(**options)
+    report = verify(parse(doc), clips(doc, samples=2), simulator)
+    assert report.margin > 1e-9
+    assert min(report.spikes) > 20
+    assert report.different_spikes == [0, 0]
+    assert report.largest_score_difference < 1e-9
+    assert report.same
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS)
+def test_one_delay_off_by_one_is_found(simulator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed(simulator)
+    doc = inexact()
+    x = clips(doc, samples=2)
+    wrong = copy.deepcopy(doc)
+    layer = wrong["layers"][0]
+    o, i = np.unravel_index(np.argmax(np.abs(layer["weights"])), (20, 12))
+    layer["delays"][o][i][0] += 1 if layer["delays"][o][i][0] < 7 else -1
+    engine = verify_module.Engine
+    monkeypatch.setattr(verify_module, "Engine", lambda network: engine(parse(wrong)))
+    report = verify(parse(doc), x, simulator)
+    assert report.different_spikes[0] > 0
+    assert not report.same
+
+
+def test_what_cannot_be_verified_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    doc = document()
+    with pytest.raises(SnnDelaysError, match="`simulator` must be one of nest, brian2"):
+        verify(parse(doc), clips(doc), "spice")
+    analog = document(encoding="analog")
+    with pytest.raises(SnnDelaysError, match=r"`input\.encoding` must be 'spike_counts'"):
+        verify(parse(analog), clips(analog), "nest")
+    monkeypatch.setitem(SIMULATORS, "none", ("none", "no-such-distribution"))
+    with pytest.raises(SnnDelaysError, match="none is not installed"):
+        verify(parse(doc), clips(doc), "none")
+
+
+def test_nest_refuses_soft_reset() -> None:
+    needed("nest")
+    doc = document(soft=True)
+    with pytest.raises(SnnDelaysError, match="NEST has no soft reset"):
+        verify(parse(doc), clips(doc), "nest")
