@@ -153,6 +153,16 @@ def test_pointers_of_every_layout_are_followed(tmp_path, chunks):
         descriptor = start + 3 * 16  # of clip 3, with three values
     whole = path.read_bytes()
     assert whole[descriptor : descriptor + 4] == (3).to_bytes(4, "little")
+    free = whole.index(b"GCOL") + 16
+    while whole[free : free + 2] != b"\0\0":  # past the objects, to the free space
+        free += 16 + -(-int.from_bytes(whole[free + 8 : free + 16], "little") // 8) * 8
+    kind = whole.index(b"\x19\0\0\0\x10")  # the type: lists, of plain kind, 16 bytes each
+    for at, value in ((free + 8, 0), (free + 9, 255), (kind + 1, 15)):
+        damaged = bytearray(whole)
+        damaged[at] = value
+        path.write_bytes(damaged)
+        with h5py.File(path) as file, pytest.raises(DataError, match=r"`x` of a\.h5"):
+            check_ragged(file, file["x"], "`x` of a.h5")
     for offset, value in ((0, 200), (3, 255), (5, 200), (11, 1), (12, 99)):
         damaged = bytearray(whole)
         damaged[descriptor + offset] = value

@@ -19,6 +19,7 @@ from snn_delays.errors import DataError
 _DESCRIPTOR = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 _COLLECTION_HEADER = 16  # "GCOL", version, 3 reserved bytes, size
 _OBJECT_HEADER = 16  # index, references, 4 reserved bytes, size
+_REMEDY = "The file is damaged: fetch it again."
 
 
 def check_ragged(file: h5py.File, column: h5py.Dataset, where: str) -> None:
@@ -33,6 +34,9 @@ def check_ragged(file: h5py.File, column: h5py.Dataset, where: str) -> None:
     Raises:
         DataError: a list points outside the file, or at a heap that does not hold it.
     """
+    # The encoded type: two bytes, then class and version (9: lists), then the kind of list.
+    if column.id.get_type().encode()[3] & 0x0F != 0:
+        raise DataError(f"{where} holds lists of an unknown kind", remedy=_REMEDY)
     if file.userblock_size or tuple(file.id.get_create_plist().get_sizes()) != (8, 8):
         return
     with open(file.filename, "rb") as raw:
@@ -50,7 +54,7 @@ def check_ragged(file: h5py.File, column: h5py.Dataset, where: str) -> None:
             if heaps[address].get(index, -1) < length * item:
                 raise DataError(
                     f"Clip {clip} of {where} points at nothing that holds its {length} values",
-                    remedy="The file is damaged: fetch it again.",
+                    remedy=_REMEDY,
                 )
 
 
@@ -94,8 +98,8 @@ def _objects(raw: IO[bytes], place: int, size: int) -> dict[int, int]:
     while at + _OBJECT_HEADER <= len(body):
         index = int.from_bytes(body[at : at + 2], "little")
         taken = int.from_bytes(body[at + 8 : at + 16], "little")
-        if index == 0:  # the rest is free
-            break
+        if index == 0:  # the rest is free; libhdf5 would never pass one of size 0
+            return objects if at + taken == len(body) else {}
         at += _OBJECT_HEADER + -(-taken // 8) * 8
         if at > len(body) or index in objects:
             return {}
