@@ -1,6 +1,6 @@
 """Reading SHD: packed clips to tensors, against tonic and against SpikingJelly's frames.
 
-python scripts/bench/data.py --data-dir DIR [--clips 256] [--json FILE]
+python scripts/bench/data.py --data-dir DIR [--clips 512] [--json FILE]
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from snn_delays.data.sources import find_file, find_source
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--data-dir", type=Path, required=True, help="where shd_train.h5 lies")
-    parser.add_argument("--clips", type=int, default=256, help="clips read in a round")
+    parser.add_argument("--clips", type=int, default=512, help="clips read in a round")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     source = find_source("shd")
@@ -41,7 +41,7 @@ def main() -> None:
         check_same_counts(clips, theirs, int(chosen[0]))
         batch_s, single_s, tonic_s, spikingjelly_s = interleaved(
             options.rounds,
-            lambda: clips.batch(chosen),
+            lambda: [clips.batch(part) for part in chosen.split(128)],
             lambda: [clips[i] for i in chosen.tolist()],
             lambda: [theirs[i] for i in chosen.tolist()],
             lambda: [frames[i] for i in range(len(chosen))],
