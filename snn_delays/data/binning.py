@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snn_delays.compiled import compiled
 from snn_delays.data.events import EventStore
 
 _INT32_CELLS = 2**31 - 1
@@ -118,7 +118,7 @@ def bin_events(
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _count_in_order(times_us, units, offsets, clips, dt_us, group, x):
     """Count the events of each clip into `x [T, N, C]`, which is all zero.
 
