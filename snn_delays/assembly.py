@@ -12,10 +12,11 @@ import torch
 
 from snn_delays import checkpoint as ckpt
 from snn_delays import data as sdata
-from snn_delays.config import Recipe
+from snn_delays.config import Quantization, Recipe
 from snn_delays.data import ClipDataset
 from snn_delays.errors import MissingSplitError, SnnDelaysError
 from snn_delays.networks import DelaySNN
+from snn_delays.nn import clamp_delays, quantise
 from snn_delays.runs import RunFolder
 
 
@@ -66,9 +67,17 @@ def load_split(recipe: Recipe, split: str, data_dir: str | Path | None) -> ClipD
     )
 
 
+def load_held_out(recipe: Recipe, data_dir: str | Path | None) -> ClipDataset:
+    """Data the network was not trained on, as far as there is any: test, else valid."""
+    try:
+        return load_split(recipe, "test", data_dir)
+    except MissingSplitError:
+        return load_split(recipe, "valid", data_dir)
+
+
 def network_from_recipe(recipe: Recipe, channels: int, classes: int) -> DelaySNN:
     """The recipe's network for `channels` inputs and `classes` answers."""
-    return DelaySNN(
+    net = DelaySNN(
         channels,
         recipe.hidden,
         classes,
@@ -90,6 +99,22 @@ def network_from_recipe(recipe: Recipe, channels: int, classes: int) -> DelaySNN
         readout=recipe.readout,
         sigma=recipe.sigma_start,
     )
+    if recipe.quantization != Quantization.model_validate({}):
+        quantise(net, **recipe.quantization.model_dump())
+    return net
+
+
+def start_from(net: DelaySNN, run: str) -> None:
+    """Give `net` the weights, delays and statistics of a finished run's network.
+
+    Raises:
+        RunError: the run is not finished, or its network has another shape.
+    """
+    folder = RunFolder(run)
+    folder.recipe_path()  # says so where this is no run folder
+    tensors, _ = ckpt.load_tensors(folder.model_file)
+    ckpt.load_model_state(net, tensors, folder.model_file)
+    clamp_delays(net)
 
 
 def load_trained(folder: RunFolder) -> tuple[DelaySNN, Recipe, list[str]]:

@@ -37,6 +37,16 @@ class Augment(BaseModel):
     cut_mix_share: float = Field(0.0, ge=0, le=1, description="share of clips that are mixed")
 
 
+class Quantization(BaseModel):
+    """What is rounded in the forward pass of training, so that a network learns to live with it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    weight_bits: int | None = Field(None, ge=2, le=16, description="bits of integer weights")
+    max_delay: int | None = Field(None, ge=0, description="largest delay, where less than its own")
+    delay_step: Positive = Field(1, description="delays are multiples of it")
+
+
 class Recipe(BaseModel):
     """One training run, fully specified. Times are in steps unless the name ends in `_ms`.
 
@@ -88,6 +98,10 @@ class Recipe(BaseModel):
     readout_tau: float | None = Field(None, gt=1, description="tau of the readout; as `tau`")
 
     # Training
+    init: str | None = Field(None, description="run folder whose network training starts from")
+    quantization: Quantization = Field(
+        Quantization.model_validate({}), description="what training rounds; off unless changed"
+    )
     epochs: Positive = Field(150, description="passes over the training data")
     batch_size: Positive = Field(256, description="clips per step")
     optimizer: Literal["adam", "adamw"] = Field("adam", description="for weights and delays")
@@ -132,7 +146,8 @@ class Recipe(BaseModel):
         lines = [f"# snn-delays recipe {self.name!r}: every field, as it was run"]
         for key, value in self.model_dump(mode="json").items():
             if isinstance(value, dict):
-                pairs = ", ".join(f"{k} = {json.dumps(v)}" for k, v in value.items())
+                given = {k: v for k, v in value.items() if v is not None}
+                pairs = ", ".join(f"{k} = {json.dumps(v)}" for k, v in given.items())
                 lines.append(f"{key} = {{ {pairs} }}")
             elif value is not None:
                 lines.append(f"{key} = {json.dumps(value)}")
@@ -214,7 +229,7 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
             raise RecipeError("--set", "key=value, for example --set epochs=20", repr(pair))
         field, _, inner = key.partition(".")
         _check_key(field, "--set")
-        value = _parse_value(field, text.strip())
+        value = _parse_value(_default(field, inner), text.strip())
         if inner:
             table = overrides.setdefault(field, {})
             overrides[field] = {**(table if isinstance(table, dict) else {}), inner: value}
@@ -232,8 +247,13 @@ def _check_key(key: str, where: str) -> None:
     raise RecipeError(f"In {where}, `{key}` is not a field. {hint}Fields: {legal}")
 
 
-def _parse_value(key: str, text: str) -> Any:
-    default = Recipe.model_fields[key].default
+def _default(field: str, inner: str) -> Any:
+    """The default of a field, or of a field inside its table (that of an unknown one is "")."""
+    default = Recipe.model_fields[field].default
+    return getattr(default, inner, "") if inner else default
+
+
+def _parse_value(default: Any, text: str) -> Any:
     many = isinstance(default, tuple)
     if text.lower() == "none" and default is None:
         return None

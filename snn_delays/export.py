@@ -16,6 +16,7 @@ import snn_delays
 from snn_delays import network_format as nf
 from snn_delays.assembly import load_trained
 from snn_delays.config import Recipe
+from snn_delays.functional import integer_weight
 from snn_delays.networks import DelayBlock, DelaySNN
 from snn_delays.neurons import lif_settings
 from snn_delays.nn import DelayLinear, round_delays
@@ -40,7 +41,8 @@ def to_network(
     ]
     synapses, integrator = rounded.readout, rounded.integrator
     neuron = nf.LI(model="li", tau=integrator.tau, decay_input=integrator.decay_input)
-    layers.append(_layer(synapses, synapses.weight, _bias(synapses), neuron))
+    gain = torch.ones_like(_bias(synapses))
+    layers.append(_layer(synapses, gain, _bias(synapses), neuron))
     return nf.Network(
         created_by=f"snn-delays {snn_delays.__version__}",
         dt_ms=recipe.dt_ms,
@@ -64,6 +66,17 @@ def export_run(folder: RunFolder, path: str | Path | None = None) -> Path:
     Raises:
         RunError: the run is not finished or its files are damaged.
     """
+    target = folder.network_file if path is None else Path(path)
+    nf.save_network(run_network(folder), target)
+    return target
+
+
+def run_network(folder: RunFolder) -> nf.Network:
+    """The exported network of a finished run.
+
+    Raises:
+        RunError: the run is not finished or its files are damaged.
+    """
     net, recipe, classes = load_trained(folder)
     summary = folder.summary()
     facts = ("recipe", "delays", "protocol", "seed", "epochs", "valid_accuracy", "test_accuracy")
@@ -71,35 +84,39 @@ def export_run(folder: RunFolder, path: str | Path | None = None) -> Path:
     metadata["valid_speakers"] = list(recipe.valid_speakers)  # never train on them, nor test
     if summary.get("data"):  # how the input was prepared
         metadata["data"] = summary["data"]
-    target = folder.network_file if path is None else Path(path)
-    nf.save_network(to_network(net, recipe, classes, metadata), target)
-    return target
+    return to_network(net, recipe, classes, metadata)
 
 
-def _layer(synapses: DelayLinear, weight: Tensor, bias: Tensor, neuron: nf.Neuron) -> nf.Layer:
+def _layer(synapses: DelayLinear, gain: Tensor, bias: Tensor, neuron: nf.Neuron) -> nf.Layer:
+    """A layer whose outputs are multiplied by `gain` `[out]`; integers where it is quantised."""
+    weight, weight_scale = synapses.weight * gain[:, None, None], None
+    if synapses.weight_bits is not None:
+        integers, scale = integer_weight(synapses.weight, synapses.weight_bits)
+        weight = torch.where(gain[:, None, None] < 0, -integers, integers)
+        weight_scale = (scale * gain.abs()).detach().cpu().numpy()
     return nf.Layer(
         in_features=synapses.in_features,
         out_features=synapses.out_features,
         kernel_count=synapses.kernel_count,
-        max_delay=synapses.max_delay,
+        max_delay=synapses.delay_limit,
         granularity="synaptic",
         delays=synapses.delay.detach().cpu().numpy().astype(np.int64),
         weights=weight.detach().cpu().numpy(),
+        weight_scale=weight_scale,
         bias=bias.detach().cpu().numpy(),
         neuron=neuron,
     )
 
 
 def _fold(block: DelayBlock) -> tuple[Tensor, Tensor]:
-    """Weights and bias of a hidden layer with its batch norm folded in.
+    """Gain and bias of a hidden layer that batch norm comes to.
 
-    `w' = w gamma / sqrt(var + eps)`, `b' = (b - mean) gamma / sqrt(var + eps) + beta`.
+    `gain = gamma / sqrt(var + eps)`, `b' = (b - mean) gain + beta`.
     """
     synapses, norm = block.synapses, block.norm
     mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-    scale = norm.weight / torch.sqrt(var + norm.eps)
-    bias = (_bias(synapses) - mean) * scale + norm.bias
-    return synapses.weight * scale[:, None, None], bias
+    gain = norm.weight / torch.sqrt(var + norm.eps)
+    return gain, (_bias(synapses) - mean) * gain + norm.bias
 
 
 def _bias(synapses: DelayLinear) -> Tensor:

@@ -128,9 +128,31 @@ def one_hot_kernel(weight: Tensor, delay: Tensor, max_delay: int) -> Tensor:
     return kernel.scatter_add(0, delay.detach().long().movedim(-1, 0), weight.movedim(-1, 0))
 
 
-def round_delay(delay: Tensor, max_delay: int) -> Tensor:
-    """The nearest integer delay within `[0, max_delay]`, same dtype; halves go to the even one."""
-    return delay.detach().round().clamp(0, max_delay)
+def round_delay(delay: Tensor, max_delay: int, step: int = 1) -> Tensor:
+    """The nearest multiple of `step` within `[0, max_delay]`, same dtype; halves go to the even."""
+    return (delay.detach() / step).round().clamp(0, max_delay // step) * step
+
+
+def integer_weight(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Weights as signed integers of `bits` bits, with one scale for each output.
+
+    Args:
+        weight: `[out, in, kernel_count]`.
+        bits: at least 2; integers lie within `-(2^(bits-1) - 1)` and `2^(bits-1) - 1`.
+    Returns:
+        The integers (same dtype and shape), and the scales `[out]`; `integers * scale` is nearest
+        to `weight`. The largest weight of an output becomes the largest integer.
+    """
+    weight = weight.detach()
+    size = weight.abs().amax((1, 2))
+    scale = torch.where(size > 0, size, torch.ones_like(size)) / (2 ** (bits - 1) - 1)
+    return (weight / scale[:, None, None]).round(), scale
+
+
+def quantised_weight(weight: Tensor, bits: int) -> Tensor:
+    """`integer_weight` times its scale; the gradient passes straight through to `weight`."""
+    integers, scale = integer_weight(weight, bits)
+    return integers * scale[:, None, None] + (weight - weight.detach())  # adds exactly 0
 
 
 def delayed_linear(

@@ -11,10 +11,12 @@ no soft reset: such a network is refused.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from snn_delays.atomic import replacing
 from snn_delays.errors import NetworkFormatError, SnnDelaysError
 from snn_delays.network_format import LI, Layer, Network, parse
 
@@ -82,6 +84,30 @@ def from_nir(graph: nir.NIRGraph) -> Network:
                     f"NIR graph: `layer{i}.{name}`", f"{value[0]}, as its metadata says", "another"
                 )
     return network
+
+
+def save_nir(network: Network, path: str | Path) -> None:
+    """Write the network as a NIR file (HDF5), atomically; see `to_nir`."""
+    graph = to_nir(network)
+    with replacing(path) as temporary:
+        _nir().write(temporary, graph)
+
+
+def load_nir(path: str | Path) -> Network:
+    """Read a NIR file that `save_nir` wrote; see `from_nir`.
+
+    Raises:
+        NetworkFormatError: it is missing, not a NIR file, or not one of ours.
+    """
+    nir = _nir()
+    try:
+        return from_nir(nir.read(path))
+    except SnnDelaysError:
+        raise
+    except Exception as error:  # the nir package raises what its nodes and h5py raise
+        raise NetworkFormatError(
+            f"{path} cannot be read as a NIR file of snn-delays ({error})"
+        ) from error
 
 
 def _nir() -> Any:

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from snn_delays.errors import ShapeError, SnnDelaysError
-from snn_delays.functional import delay_kernel, delayed_linear, one_hot_kernel, round_delay
+from snn_delays.functional import (
+    delay_kernel,
+    delayed_linear,
+    one_hot_kernel,
+    quantised_weight,
+    round_delay,
+)
 
 DelayMode = Literal["learned", "fixed", "none"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -44,6 +50,7 @@ class DelayLinear(nn.Module):
         delay: ``[out, in, kernel_count]``, uniform in ``[0, max_delay]``.
         sigma: buffer, a scalar.
         start_delay: buffer, the delays as they were drawn.
+        quantised, weight_bits, delay_limit, delay_step: set by `quantise`.
 
     Shape:
         ``[T, N, C_in] -> [T, N, C_out]``; ``x[t < 0]`` counts as zero.
@@ -88,6 +95,9 @@ class DelayLinear(nn.Module):
         self.max_delay = 0 if delays == "none" else max_delay
         self.kernel_count = kernel_count
         self.delays: DelayMode = delays
+        self.quantised = False
+        self.weight_bits: int | None = None
+        self.delay_limit, self.delay_step = self.max_delay, 1
         shape = (out_features, in_features, kernel_count)
         self.weight = nn.Parameter(torch.empty(shape))
         self.delay = nn.Parameter(torch.empty(shape), requires_grad=delays == "learned")
@@ -110,22 +120,38 @@ class DelayLinear(nn.Module):
 
     @torch.no_grad()
     def clamp_delays(self) -> None:
-        """Put every delay back into `[0, max_delay]`; call it after each optimiser step."""
-        self.delay.clamp_(0.0, float(self.max_delay))
+        """Put every delay back into its range; call it after each optimiser step."""
+        self.delay.clamp_(0.0, float(self.delay_limit))
 
     @torch.no_grad()
     def round_(self) -> None:
         """Round the delays in place and freeze them: from now on kernels are one-hot."""
-        self.delay.copy_(round_delay(self.delay, self.max_delay))
+        self.delay.copy_(self.rounded_delay())
         self.delay.requires_grad_(False)
         if self.delays == "learned":
             self.delays = "fixed"
 
+    def rounded_delay(self) -> Tensor:
+        """The whole-number delays ``[out, in, kernel_count]`` of the rounded network."""
+        return round_delay(self.delay, self.delay_limit, self.delay_step)
+
     def kernel(self) -> Tensor:
-        """The temporal kernel ``[D + 1, out, in]``."""
-        if self.delays == "learned":
-            return delay_kernel(self.weight, self.delay, self.sigma, self.max_delay)
-        return one_hot_kernel(self.weight, self.delay, self.max_delay)
+        """The temporal kernel ``[D + 1, out, in]``.
+
+        A quantised layer has the kernel of its rounded copy; the gradient of its weights is that
+        kernel's, and the gradient of its delays is the Gaussian's.
+        """
+        weight: Tensor = self.weight
+        if self.weight_bits is not None:
+            weight = quantised_weight(weight, self.weight_bits)
+        if self.delays != "learned":
+            return one_hot_kernel(weight, self.rounded_delay(), self.max_delay)
+        if not self.quantised:
+            return delay_kernel(weight, self.delay, self.sigma, self.max_delay)
+        sigma = self.sigma.clamp(min=self.delay_step / 2)  # reaches the neighbouring delays
+        soft = delay_kernel(weight.detach(), self.delay, sigma, self.max_delay)
+        hard = one_hot_kernel(weight, self.rounded_delay(), self.max_delay)
+        return hard + (soft - soft.detach())  # adds exactly 0
 
     def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
         """``[T, N, C_in] -> [steps, N, C_out]``; ``T`` steps when None, zeros after ``x`` ends."""
@@ -157,6 +183,34 @@ def set_sigma(net: nn.Module, sigma: float) -> None:
     """Set the Gaussian's standard deviation, in steps, in every delay layer."""
     for layer in delay_layers(net).values():
         layer.sigma.fill_(sigma)
+
+
+def quantise(
+    net: nn.Module,
+    weight_bits: int | None = None,
+    max_delay: int | None = None,
+    delay_step: int = 1,
+) -> None:
+    """Round weights and delays in every forward pass from now on; gradients pass straight through.
+
+    Args:
+        net: changed in place; its parameters stay real numbers, for training.
+        weight_bits: of signed integer weights, with one scale for each output; None for real ones.
+        max_delay: the largest delay, if less than a layer's own.
+        delay_step: delays are multiples of it.
+    """
+    for name, value, lowest in (
+        ("weight_bits", weight_bits, 2),
+        ("max_delay", max_delay, 0),
+        ("delay_step", delay_step, 1),
+    ):
+        if value is not None and value < lowest:
+            raise SnnDelaysError(f"`{name}`", f"at least {lowest}", value)
+    for layer in delay_layers(net).values():
+        layer.quantised, layer.weight_bits, layer.delay_step = True, weight_bits, delay_step
+        if max_delay is not None:
+            layer.delay_limit = min(max_delay, layer.max_delay)
+        layer.clamp_delays()
 
 
 def round_delays(net: ModuleT) -> ModuleT:
@@ -196,7 +250,7 @@ def delay_statistics(net: nn.Module) -> dict[str, DelayStatistics]:
     for name, layer in delay_layers(net).items():
         delay = layer.delay.detach().float().cpu()
         histogram = torch.bincount(
-            round_delay(delay, layer.max_delay).long().flatten(), minlength=layer.max_delay + 1
+            layer.rounded_delay().cpu().long().flatten(), minlength=layer.max_delay + 1
         )
         report[name] = DelayStatistics(
             histogram=histogram.tolist(),

@@ -13,12 +13,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from snn_delays.assembly import load_split, load_trained
+from snn_delays.assembly import load_held_out, load_trained
 from snn_delays.atomic import replacing
-from snn_delays.config import Recipe
 from snn_delays.data import ClipDataset
 from snn_delays.data.variants import UNITS
-from snn_delays.errors import MissingSplitError
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers, round_delays
 from snn_delays.runs import Record, RunFolder
@@ -32,7 +30,7 @@ def plot_run(folder: RunFolder, data_dir: str | Path | None = None) -> list[Path
     figures = {
         "curves.png": curves(folder.read_metrics()),
         "delays.png": delay_histograms(net),
-        "raster.png": raster(net, _shown_split(recipe, data_dir), 0, classes),
+        "raster.png": raster(net, load_held_out(recipe, data_dir), 0, classes),
     }
     paths = []
     for name, figure in figures.items():
@@ -138,11 +136,3 @@ def _dots(axis: Any, counts: torch.Tensor, label: str) -> None:
     steps, channels = counts.cpu().nonzero(as_tuple=True)
     axis.scatter(steps, channels, s=2, color="black", linewidths=0)
     axis.set(ylabel=label, ylim=(-1, counts.shape[1]))
-
-
-def _shown_split(recipe: Recipe, data_dir: str | Path | None) -> ClipDataset:
-    """Data the network was not trained on, as far as there is any."""
-    try:
-        return load_split(recipe, "test", data_dir)
-    except MissingSplitError:
-        return load_split(recipe, "valid", data_dir)

@@ -60,6 +60,30 @@ def save_predictions(path: str | Path, predictions: Predictions) -> None:
         np.savez_compressed(file, **predictions)  # type: ignore[arg-type]
 
 
+def read_clips(path: str | Path, network: Network) -> Iterable[NDArray[np.generic]]:
+    """The clips `[n, steps, channels]` of an .npz file or of a spike file, in batches.
+
+    Raises:
+        DataError: the file is neither, or is damaged.
+    """
+    path = Path(path)
+    if path.suffix == ".npz":
+        return clips_from_npz(path)
+    if path.name.endswith((".h5", ".h5.gz", ".hdf5")):
+        return clips_from_events(path, network)
+    raise DataError(f"{path}", "an .npz file or a spike file (.h5, .h5.gz)")
+
+
+def first_clips(path: str | Path, network: Network, count: int) -> NDArray[np.generic]:
+    """At most the first `count` clips `[n, steps, channels]` of a file; see `read_clips`."""
+    parts: list[NDArray[np.generic]] = []
+    for batch in read_clips(path, network):
+        parts.append(batch[: count - sum(map(len, parts))])
+        if sum(map(len, parts)) == count:
+            break
+    return np.concatenate(parts)
+
+
 def clips_from_npz(path: str | Path) -> list[NDArray[np.generic]]:
     """The clips `x [N, steps, channels]` of an .npz file, in batches.
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from snn_delays import checkpoint as ckpt
 from snn_delays.allocator import keep_freed_memory
-from snn_delays.assembly import Splits, load_splits, network_from_recipe
+from snn_delays.assembly import Splits, load_splits, network_from_recipe, start_from
 from snn_delays.config import Recipe
 from snn_delays.data import ClipDataset
 from snn_delays.data.augment import augmented_batch
@@ -66,6 +66,8 @@ def train(
     splits = load_splits(recipe, data_dir, device)
     torch.manual_seed(_seed(recipe.seed, 0))
     net = network_from_recipe(recipe, splits.train.channels, len(splits.train.classes)).to(device)
+    if recipe.init is not None:
+        start_from(net, recipe.init)
     optimisation = Optimisation(net, recipe)
     if not resume:
         folder.start(recipe)
@@ -247,6 +249,7 @@ def _summarise(net: DelaySNN, splits: Splits, recipe: Recipe, progress: ckpt.Pro
         "delays": recipe.delays,
         "protocol": recipe.protocol,
         "seed": recipe.seed,
+        "init": recipe.init,
         "epochs": recipe.epochs,
         "chosen_epoch": progress.best_epoch,
         "parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),

@@ -75,8 +75,14 @@ def verify(network: Network, x: np.ndarray, simulator: str) -> Report:
         raise SnnDelaysError(
             f"{simulator} is not installed", remedy='Install it: pip install "snn-delays[verify]".'
         ) from None
+    try:
+        run_clip = import_module(module).run_clip
+    except Exception as error:  # Brian2, for one, fails with numpy releases newer than itself
+        raise SnnDelaysError(
+            f"{simulator} {version} is installed but does not import ({error})",
+            remedy='Install versions that fit: pip install "snn-delays[verify]".',
+        ) from error
     ours = Engine(network).run(x)
-    run_clip = import_module(module).run_clip
     tail = np.zeros((network.input.tail_steps, network.input.channels))
     outputs = [run_clip(network, np.concatenate([clip, tail])) for clip in np.asarray(x)]
     theirs = [np.array(layer) for layer in zip(*outputs, strict=True)]

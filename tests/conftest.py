@@ -21,6 +21,23 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def call(capsys):
+    """Run the command line; returns exit code, standard output, standard error."""
+    from snn_delays.cli import main
+
+    def run(*words):
+        code = 0
+        try:
+            main([str(w) for w in words])
+        except SystemExit as stop:
+            code = stop.code or 0
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """The folder and summary of one tiny finished run, exported; shared, so not to be changed."""

@@ -12,27 +12,10 @@ from tiny import FLAGS, tiny_recipe
 
 from snn_delays import training
 from snn_delays.assembly import load_split, load_trained
-from snn_delays.cli import main
 from snn_delays.data import make_synthetic
 from snn_delays.data.synthetic import SyntheticTask
 from snn_delays.nn import round_delays
 from snn_delays.reporting import Reporter
-
-
-@pytest.fixture
-def call(capsys):
-    """Run the command line; returns exit code, standard output, standard error."""
-
-    def run(*words):
-        code = 0
-        try:
-            main([str(w) for w in words])
-        except SystemExit as stop:
-            code = stop.code or 0
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return run
 
 
 def test_train_leaves_a_finished_folder_and_says_how_good_it_is(call, tmp_path):
@@ -250,7 +233,7 @@ def test_a_bug_of_ours_is_a_line_and_a_traceback_on_request(call, monkeypatch, t
 def test_help_names_every_command_and_is_quick_to_load(call):
     code, out, _ = call("--help")
     assert code == 0
-    for command in ("train", "evaluate", "export", "run", "compare", "plot", "data"):
+    for command in ("train", "evaluate", "export", "run", "verify", "compare", "plot", "data"):
         assert command in out
     code, out, _ = call("--version")
     assert out.startswith("snn-delays 0.")

@@ -61,6 +61,18 @@ def test_simulator_gives_the_same_spikes_and_answers(
 
 
 @pytest.mark.parametrize("simulator", SIMULATORS)
+def test_a_silent_network_is_verified_too(simulator: str) -> None:
+    needed(simulator)
+    doc = document()
+    x = np.zeros((1, 12, 5))
+    for layer in doc["layers"]:
+        layer["bias"] = [0.0] * layer["out_features"]
+    report = verify(parse(doc), x, simulator)
+    assert report.spikes == [0]
+    assert report.same
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS)
 def test_one_delay_off_by_one_is_found(simulator: str, monkeypatch: pytest.MonkeyPatch) -> None:
     needed(simulator)
     doc = inexact()

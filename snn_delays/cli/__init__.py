@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import snn_delays
-from snn_delays.cli import compare, data, evaluate, export, plot, run, train
+from snn_delays.cli import compare, data, evaluate, export, plot, run, train, verify
 from snn_delays.cli.console import error_console
 from snn_delays.errors import SnnDelaysError
 
@@ -29,6 +29,7 @@ app.command("train")(train.train_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("export")(export.export_command)
 app.command("run")(run.run_command)
+app.command("verify")(verify.verify_command)
 app.command("compare")(compare.compare_command)
 app.command("plot")(plot.plot_command)
 app.add_typer(data.app, name="data")

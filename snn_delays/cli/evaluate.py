@@ -112,29 +112,12 @@ def _evaluate_network(
     data_dir: Path | None,
     output: Any,
 ) -> tuple[ClipDataset, Score]:
-    from snn_delays import data as sdata
     from snn_delays.engine import Network
-    from snn_delays.evaluation import answer
+    from snn_delays.evaluation import answer, load_for_network
 
     network = Network.load(target)
     name = dataset.value if dataset else network.input.dataset
-    held_out = network.metadata.get("valid_speakers")
-    if held_out is None and split is not opt.SplitName.test:
-        raise SnnDelaysError(
-            f"{target} does not say which speakers were held out of training "
-            "(`metadata.valid_speakers`), so train and valid cannot be told apart",
-            remedy="Use --split test, or the run folder.",
-        )
-    data = sdata.load(
-        name,
-        split.value,
-        data_dir=data_dir,
-        dt_ms=network.dt_ms,
-        steps=network.input.steps,
-        channel_bin=network.input.channel_bin,
-        valid_speakers=None if held_out is None else tuple(held_out),
-        features=(network.metadata.get("data") or {}).get("features", "mel140"),
-    ).prepared_as(network.metadata.get("data"))
+    data = load_for_network(network, name, split.value, data_dir)
     _check_fit(data, network.input.channels, len(network.readout.classes), target)
     result, margin = answer(network, data)
     output.print(

@@ -42,6 +42,10 @@ class SplitName(StrEnum):
     test = "test"
 
 
+NetworkArgument = Annotated[Path, typer.Argument(help="A network.json, or network.json.gz.")]
+ClipsArgument = Annotated[
+    Path, typer.Argument(help="DATA.npz with x [N, steps, channels], or a spike file DATA.h5.")
+]
 DatasetOption = Annotated[
     DatasetName | None,
     typer.Option("--dataset", help="Data to use, with its recipe. Default: synthetic, built in."),

@@ -1,4 +1,4 @@
-"""`snn-delays plot`: draw the pictures of a run again."""
+"""`snn-delays plot`: the pictures of a run, or one clip in a network.json."""
 
 from __future__ import annotations
 
@@ -9,15 +9,53 @@ import typer
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import console
+from snn_delays.errors import DataError, SnnDelaysError
 
 
 def plot_command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    source: Annotated[Path, typer.Argument(help="Folder of a finished run, or a network.json.")],
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="With a network.json: DATA.npz or a spike file, as for `run`."),
+    ] = None,
+    clip: Annotated[int, typer.Option("--clip", min=0, help="Which clip of DATA, from 0.")] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Picture to write. Default: clip-<number>.png."),
+    ] = None,
     data_dir: opt.DataDirOption = None,
 ) -> None:
-    """Draw learning curves, delay histograms and one clip into RUN/plots."""
+    """Draw learning curves, delay histograms and one clip into RUN/plots.
+
+    Of a network.json and DATA: one clip's spikes in every layer, the readout over time, and the
+    delays as matrix and histogram.
+    """
+    if data is not None:
+        path = output or Path(f"clip-{clip}.png")
+        _plot_clip(source, data, clip, path)
+        console().print(str(path))
+        return
+    if source.is_file():
+        raise SnnDelaysError(
+            f"To draw {source} a clip is needed", remedy="Add DATA.npz or a spike file."
+        )
     from snn_delays.plots import plot_run
     from snn_delays.runs import RunFolder
 
-    for path in plot_run(RunFolder(run), data_dir):
+    for path in plot_run(RunFolder(source), data_dir):
         console().print(str(path))
+
+
+def _plot_clip(network: Path, data: Path, clip: int, path: Path) -> None:
+    from snn_delays.atomic import replacing
+    from snn_delays.clip_picture import clip_picture
+    from snn_delays.engine import Network
+    from snn_delays.predictions import first_clips
+
+    net = Network.load(network)
+    clips = first_clips(data, net, clip + 1)
+    if len(clips) <= clip:
+        raise DataError("--clip", f"below {len(clips)}, the number of clips in {data}", clip)
+    figure = clip_picture(net, clips[clip], f"{data.name}, clip {clip}")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")

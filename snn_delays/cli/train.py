@@ -31,6 +31,10 @@ def train_command(
     ] = None,
     device: opt.DeviceOption = "auto",
     protocol: opt.ProtocolOption = None,
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", help="Start from this run's network, with its recipe (fine-tune)."),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
     ] = False,
@@ -41,6 +45,7 @@ def train_command(
     Without options: the built-in task, in about a minute. For Spiking Heidelberg Digits:
     [bold]snn-delays train --dataset shd --data-dir DIR[/bold]
     """
+    from snn_delays.config import parse_overrides
     from snn_delays.runs import RunFolder, default_folder
 
     if resume and out is None:
@@ -51,11 +56,17 @@ def train_command(
         "seed": seed,
         "epochs": epochs,
         "protocol": protocol,
+        "init": None if init is None else str(init),
     }
     source = recipe
+    if init is not None and source is None and dataset is None:
+        source = str(RunFolder(init).recipe_path())
     if resume and source is None and out is not None:
         source = str(RunFolder(out).recipe_path())
     resolved = resolve_recipe(source, dataset, settings, given)
+    if init is not None and "sigma_start" not in parse_overrides(settings or []):
+        # The kernels of a trained network are narrow, and stay so.
+        resolved = resolved.model_copy(update={"sigma_start": resolved.sigma_floor})
     folder = RunFolder(out or default_folder(resolved.dataset))
     output = console()
     summary = train_to_folder(resolved, folder, data_dir, device, resume, None if quiet else output)

@@ -194,6 +194,8 @@ def _layer_document(layer: Layer) -> dict[str, Any]:
     document = layer.model_dump()
     if layer.weight_scale is None:
         del document["weight_scale"]
+    elif np.abs(layer.weights).max() < 2**53:
+        document["weights"] = layer.weights.astype(np.int64)  # whole numbers, written as such
     if layer.granularity == "axonal":
         document["delays"] = layer.delays[:1]
     elif layer.granularity == "dendritic":

@@ -29,7 +29,7 @@ def run_clip(network: Network, counts: np.ndarray) -> list[np.ndarray]:
     net.add(*sources)
     for late, layer in enumerate(network.layers):
         group = _neurons(brian2, layer, late, clock)
-        synapses = [_synapses(brian2, layer, source, group, late) for source in sources]
+        synapses = [_synapses(brian2, layer, source, group, late, clock) for source in sources]
         if layer.neuron.model == "lif":
             monitor = brian2.SpikeMonitor(group)
         else:
@@ -85,12 +85,12 @@ def _neurons(brian2: Any, layer: Layer, late: int, clock: Any) -> Any:
     return group
 
 
-def _synapses(brian2: Any, layer: Layer, source: Any, group: Any, late: int) -> Any:
+def _synapses(brian2: Any, layer: Layer, source: Any, group: Any, late: int, clock: Any) -> Any:
     """One Brian2 synapse for each weight that is not 0; None where there is none."""
     outputs, inputs, contacts = np.nonzero(layer.real_weights)
     if not len(outputs):
         return None
-    synapses = brian2.Synapses(source, group, "w : 1", on_pre="x_post += w")
+    synapses = brian2.Synapses(source, group, "w : 1", on_pre="x_post += w", clock=clock)
     synapses.pre.when = f"synapses{late}"
     synapses.connect(i=inputs, j=outputs)
     synapses.w = layer.real_weights[outputs, inputs, contacts]

@@ -107,7 +107,7 @@ def _output(recorder: Any, neurons: Any, layer: Layer, late: int, steps: int) ->
     spiking = layer.neuron.model == "lif"
     output = np.zeros((steps, layer.out_features), np.uint8 if spiking else np.float64)
     inside = (step >= 0) & (step < steps)
-    neuron = events["senders"] - neurons.tolist()[0]
+    neuron = events["senders"].astype(int) - neurons.tolist()[0]  # of no events: floats
     value = np.ones(len(step)) if spiking else events["V_m"]
     output[step[inside], neuron[inside]] = value[inside]
     return output

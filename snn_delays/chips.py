@@ -1,0 +1,190 @@
+"""Chips: what a neuromorphic chip can hold, what a network asks too much of it, and making it fit.
+
+Delays, synaptic weights and the neuron model are looked at. Bias, threshold and potentials stay
+real numbers: a chip's own tools quantise them, in units of `weight_scale`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from snn_delays.errors import SnnDelaysError
+from snn_delays.network_format import LIF, Layer, Network
+
+ScaleOf = Literal["output", "layer"]
+
+
+@dataclass(frozen=True)
+class Chip:
+    """Limits of a chip.
+
+    Attributes:
+        name: as in `--target`.
+        max_delay: largest delay in steps; 0, the same step, is always possible.
+        weight_bits: of a signed integer weight; `b` bits hold -(2^(b-1) - 1) to 2^(b-1) - 1.
+        soft_reset: a neuron can subtract its threshold when it spikes.
+        free_rest: neurons may rest at another potential than 0.
+    """
+
+    name: str
+    max_delay: int
+    weight_bits: int
+    soft_reset: bool = False
+    free_rest: bool = True
+
+    @property
+    def largest_weight(self) -> int:
+        """`2^(weight_bits - 1) - 1`."""
+        return 2 ** (self.weight_bits - 1) - 1
+
+
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        # No chip in particular: 6 bits a delay, 8 bits a weight, any of our neurons.
+        Chip("generic", max_delay=63, weight_bits=8, soft_reset=True),
+        # Loihi 2 as Lava reaches it: 6 bits a delay of which 0 to 62 are usable, 8 bits a weight,
+        # and Lava's LIF, which rests at 0 and is put back there.
+        Chip("loihi2", max_delay=62, weight_bits=8, free_rest=False),
+        # SpiNNaker 1 without delay extensions: 1 to 16 steps. A delay d here is d + 1 there, so
+        # that every layer is one step late, which changes nothing else. 16 bits a weight.
+        Chip("spinnaker1", max_delay=15, weight_bits=16),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One limit that one layer breaks, `count` times."""
+
+    layer: int
+    count: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"layer {self.layer}: {self.count} {self.what}"
+
+
+def chip(name: str, weight_bits: int | None = None, max_delay: int | None = None) -> Chip:
+    """A chip of `CHIPS`, with limits of your own where they are given.
+
+    Raises:
+        SnnDelaysError: an unknown name, or limits below 2 bits or 0 steps.
+    """
+    if name not in CHIPS:
+        raise SnnDelaysError("`target`", f"one of {', '.join(CHIPS)}", repr(name))
+    if weight_bits is not None and not 2 <= weight_bits <= 32:
+        raise SnnDelaysError("`weight_bits`", "from 2 to 32", weight_bits)
+    if max_delay is not None and max_delay < 0:
+        raise SnnDelaysError("`max_delay`", "at least 0", max_delay)
+    known = CHIPS[name]
+    return replace(
+        known,
+        weight_bits=known.weight_bits if weight_bits is None else weight_bits,
+        max_delay=known.max_delay if max_delay is None else max_delay,
+    )
+
+
+def violations(network: Network, target: Chip, delay_step: int = 1) -> list[Violation]:
+    """Every limit of `target` that `network` breaks, with counts; pruned synapses do not count.
+
+    Args:
+        network: any network.
+        target: the chip.
+        delay_step: delays must be multiples of this.
+    """
+    found = []
+    for i, layer in enumerate(network.layers):
+        used = layer.weights != 0
+        delays = layer.delays[used]
+        too_long, between = delays > target.max_delay, delays % delay_step != 0
+        large = np.abs(layer.weights[used]) > target.largest_weight
+        bits = target.weight_bits
+        if layer.weight_scale is None:
+            large, fault = np.ones_like(large), f"weights that are not integers of {bits} bits"
+        else:
+            fault = f"weights of more than {bits} bits"
+        checks = [
+            (too_long, f"delays above {target.max_delay} steps"),
+            (between, f"delays that are not multiples of {delay_step}"),
+            (large, fault),
+        ]
+        found += [Violation(i, int(bad.sum()), what) for bad, what in checks if bad.any()]
+        found += _neuron_violations(i, layer, target)
+    return found
+
+
+def _neuron_violations(index: int, layer: Layer, target: Chip) -> list[Violation]:
+    neuron, count = layer.neuron, layer.out_features
+    if not isinstance(neuron, LIF):
+        return []
+    if neuron.v_reset is None and not target.soft_reset:
+        return [Violation(index, count, "neurons with a soft reset")]
+    if neuron.v_reset and not target.free_rest:
+        return [Violation(index, count, f"neurons that rest at {neuron.v_reset:g}, not 0")]
+    return []
+
+
+def fit(
+    network: Network, target: Chip, delay_step: int = 1, scale_of: ScaleOf = "output"
+) -> Network:
+    """A copy whose delays and weights fit `target`; the neuron model is left as it is.
+
+    Delays go to the nearest multiple of `delay_step` within the limit. Weights become integers
+    `round(w / scale)` where `scale` is the largest |w| (of each output, or of the layer) over the
+    largest integer; integers that fit already are kept.
+
+    Args:
+        network: any network; it is not changed.
+        target: the chip.
+        delay_step: resolution of the delays, in steps.
+        scale_of: one `weight_scale` for each output (a chip then needs a threshold per neuron),
+            or one for the whole layer.
+    Raises:
+        SnnDelaysError: `delay_step` is not positive, or `scale_of` unknown.
+    """
+    if delay_step < 1:
+        raise SnnDelaysError("`delay_step`", "at least 1", delay_step)
+    if scale_of not in ("output", "layer"):
+        raise SnnDelaysError("`scale_of`", "'output' or 'layer'", repr(scale_of))
+    layers = [_fitted(layer, target, delay_step, scale_of) for layer in network.layers]
+    facts = {k: v for k, v in network.metadata.items() if not k.endswith("_accuracy")}
+    facts["fitted_to"] = {
+        "target": target.name,
+        "weight_bits": target.weight_bits,
+        "max_delay": target.max_delay,
+        "delay_step": delay_step,
+        "weight_scale": scale_of,
+    }
+    return network.model_copy(update={"layers": layers, "metadata": facts})
+
+
+def _fitted(layer: Layer, target: Chip, delay_step: int, scale_of: ScaleOf) -> Layer:
+    limit = min(target.max_delay, layer.max_delay)
+    steps = np.minimum(np.rint(layer.delays / delay_step), limit // delay_step)
+    weights, scale = layer.weights, layer.weight_scale
+    if (
+        scale is None
+        or np.abs(weights).max() > target.largest_weight
+        or (scale_of == "layer" and np.ptp(scale) > 0)
+    ):
+        weights, scale = _integers(layer.real_weights, target.largest_weight, scale_of)
+    changes = {
+        "max_delay": limit,
+        "delays": steps.astype(np.int64) * delay_step,
+        "weights": weights,
+        "weight_scale": scale,
+    }
+    return Layer(**{**dict(layer), **changes})
+
+
+def _integers(
+    weights: np.ndarray, largest: int, scale_of: ScaleOf
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whole numbers `[out, in, k]` within ±`largest`, and their scales `[out]`."""
+    size = np.abs(weights).max(axis=(1, 2) if scale_of == "output" else None)
+    scale = np.broadcast_to(np.where(size > 0, size, 1.0) / largest, len(weights))
+    return np.rint(weights / scale[:, None, None]), scale.copy()

@@ -1,0 +1,100 @@
+"""A picture of one clip in an exported network: spikes layer by layer, readout, and delays.
+
+Shows how delays line spikes up. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from snn_delays.engine import Network, Result
+from snn_delays.engine.readout import softmax
+from snn_delays.errors import DataError
+from snn_delays.network_format import Layer
+
+_BLUE, _GREY = "#1f5fa8", "#dddddd"
+
+
+def clip_picture(network: Network, x: np.ndarray, title: str) -> Figure:
+    """Rasters of the input and of every hidden layer, the readout over time, and the delays.
+
+    Args:
+        network: an exported network.
+        x: the clip, `[steps, channels]`.
+        title: what the clip is.
+    Returns:
+        A figure: time on the left, layer by layer; on the right, beside the layer that they lead
+        to, the delays as a matrix and as a histogram.
+    Raises:
+        DataError: the clip has another number of channels or steps than the network.
+    """
+    settings = network.input
+    if x.shape != (settings.steps, settings.channels):
+        raise DataError("the clip", f"[{settings.steps}, {settings.channels}]", list(x.shape))
+    result = network.run(x[None])
+    rows = 1 + len(network.layers)
+    figure = Figure(figsize=(13, 2.3 * rows), layout="constrained")
+    grid = figure.add_gridspec(rows, 3, width_ratios=[2.4, 1, 1])
+    top = figure.add_subplot(grid[0, 0])
+    _raster(top, x, "input channel")
+    top.set_title(f"{title}: {network.readout.classes[int(result.classes[0])]}")
+    axis = top
+    for i, layer in enumerate(network.layers):
+        axis = figure.add_subplot(grid[i + 1, 0], sharex=top)
+        name = "readout" if i == rows - 2 else f"hidden layer {i + 1}"
+        if i < len(result.spikes):
+            _raster(axis, result.spikes[i][0], f"{name}, neuron")
+        else:
+            _readout(axis, network, result)
+        _matrix(figure, figure.add_subplot(grid[i + 1, 1]), layer, f"delays into {name}")
+        _histogram(figure.add_subplot(grid[i + 1, 2]), layer)
+    axis.set(xlabel="step", xlim=(-0.5, settings.steps + settings.tail_steps - 0.5))
+    return figure
+
+
+def _raster(axis: Any, spikes: np.ndarray, label: str) -> None:
+    """One dot for each (step, neuron) with spikes, of `[T, neurons]`."""
+    steps, neurons = np.nonzero(spikes)
+    axis.scatter(steps, neurons, s=3, color="black", linewidths=0)
+    axis.set(ylabel=label, ylim=(-1, spikes.shape[1]))
+
+
+def _readout(axis: Any, network: Network, result: Result) -> None:
+    """The last layer over time: softmax of its potentials, or the spikes so far."""
+    answer = int(result.classes[0])
+    if network.readout.kind == "spike_count":
+        curves, label = result.output[0].cumsum(axis=0), "spikes so far"
+    else:
+        curves, label = softmax(result.output[0]), "softmax of readout"
+    axis.plot(curves, color=_GREY)
+    axis.plot(curves[:, answer], color=_BLUE, label=network.readout.classes[answer])
+    axis.set(ylabel=label)
+    axis.legend(frameon=False, loc="upper left")
+
+
+def _matrix(figure: Figure, axis: Any, layer: Layer, title: str) -> None:
+    """Delays `[out, in]` as colours; of several contacts, the strongest; pruned ones stay white."""
+    strongest = np.abs(layer.weights).argmax(axis=2)[..., None]
+    delays = np.take_along_axis(layer.delays, strongest, axis=2)[..., 0]
+    used = np.take_along_axis(layer.weights, strongest, axis=2)[..., 0] != 0
+    image = axis.imshow(
+        np.ma.masked_where(~used, delays),
+        aspect="auto",
+        interpolation="nearest",
+        origin="lower",
+        vmin=0,
+        vmax=max(layer.max_delay, 1),
+    )
+    axis.set(title=title, xlabel="input", ylabel="output")
+    figure.colorbar(image, ax=axis, label="steps")
+
+
+def _histogram(axis: Any, layer: Layer) -> None:
+    """How many synapses (weight not 0) have each delay."""
+    delays = layer.delays[layer.weights != 0]
+    counts = np.bincount(delays, minlength=layer.max_delay + 1)
+    axis.bar(np.arange(len(counts)), counts, width=1.0, color=_BLUE)
+    axis.set(xlabel="delay (steps)", ylabel="synapses", xlim=(-0.7, layer.max_delay + 0.7))

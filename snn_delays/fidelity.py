@@ -1,0 +1,69 @@
+"""Fidelity: where two forms of one network differ, spike by spike, on the same clips.
+
+Tells what float32 arithmetic, or making a network fit a chip, does to it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from snn_delays.data import ClipDataset
+from snn_delays.engine import Engine
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How the other engine differs from the reference.
+
+    Attributes:
+        clips: how many were answered.
+        spikes: the reference's hidden spikes.
+        different_spikes: (clip, step, neuron) cells of the hidden layers that differ.
+        different_classes: clips whose answer differs.
+        correct: right answers of the reference, and of the other.
+        margin: the reference's smallest distance of a voltage to its threshold.
+    """
+
+    clips: int
+    spikes: int
+    different_spikes: int
+    different_classes: int
+    correct: tuple[int, int]
+    margin: float
+
+
+def compare_engines(
+    reference: Engine,
+    other: Engine,
+    data: ClipDataset,
+    clips: int | None = None,
+    batch_size: int = 256,
+) -> Fidelity:
+    """Answer the first `clips` clips of `data` (all by default) with both, and compare."""
+    count = len(data) if clips is None else min(clips, len(data))
+    spikes = different = changed = 0
+    correct, margin = np.zeros(2, np.int64), math.inf
+    for indices in torch.arange(count).split(batch_size):
+        x, labels = data.batch(indices)
+        batch = x.transpose(0, 1).cpu().numpy()
+        ours, theirs = reference.run(batch), other.run(batch)
+        spikes += int(ours.spike_counts.sum())
+        different += sum(
+            int((a != b).sum()) for a, b in zip(ours.spikes, theirs.spikes, strict=True)
+        )
+        changed += int((ours.classes != theirs.classes).sum())
+        truth = labels.cpu().numpy()
+        correct += [(ours.classes == truth).sum(), (theirs.classes == truth).sum()]
+        margin = min(margin, ours.margin)
+    return Fidelity(
+        clips=count,
+        spikes=spikes,
+        different_spikes=different,
+        different_classes=changed,
+        correct=(int(correct[0]), int(correct[1])),
+        margin=margin,
+    )

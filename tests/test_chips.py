@@ -1,0 +1,137 @@
+"""A chip's limits: every violation counted; a fitted network breaks none and means the same."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sample_networks import clips, document
+
+from snn_delays.chips import CHIPS, chip, fit, violations
+from snn_delays.engine import Engine
+from snn_delays.errors import SnnDelaysError
+from snn_delays.network_format import load_network, parse, save_network
+
+
+def network(max_delay=20, v_reset=0.0, **options):
+    doc = document(max_delay=max_delay, **options)
+    doc["layers"][0]["neuron"]["v_reset"] = v_reset
+    return parse(doc)
+
+
+def test_every_violation_is_counted():
+    net = network()
+    first = net.layers[0]
+    used = first.weights != 0
+    found = {str(v) for v in violations(net, CHIPS["spinnaker1"], delay_step=2) if v.layer == 0}
+    assert found == {
+        f"layer 0: {((first.delays > 15) & used).sum()} delays above 15 steps",
+        f"layer 0: {((first.delays % 2 == 1) & used).sum()} delays that are not multiples of 2",
+        f"layer 0: {used.sum()} weights that are not integers of 16 bits",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "v_reset", "fault"),
+    [
+        ("loihi2", None, "layer 0: 7 neurons with a soft reset"),
+        ("loihi2", -0.25, "layer 0: 7 neurons that rest at -0.25, not 0"),
+        ("spinnaker1", None, "layer 0: 7 neurons with a soft reset"),
+        ("spinnaker1", -0.25, None),
+        ("generic", None, None),
+    ],
+)
+def test_neurons_that_a_chip_lacks(name, v_reset, fault):
+    fitted = fit(network(v_reset=v_reset), CHIPS[name])
+    assert [str(v) for v in violations(fitted, CHIPS[name])] == ([fault] if fault else [])
+
+
+@given(
+    name=st.sampled_from(sorted(CHIPS)),
+    bits=st.integers(2, 16),
+    delay_step=st.integers(1, 7),
+    max_delay=st.integers(0, 70),
+    scale_of=st.sampled_from(["output", "layer"]),
+    seed=st.integers(0, 50),
+)
+def test_fitted_networks_fit_and_are_near(name, bits, delay_step, max_delay, scale_of, seed):
+    target = chip(name, weight_bits=bits, max_delay=max_delay)
+    net = network(max_delay=30, seed=seed)
+    fitted = fit(net, target, delay_step, scale_of)
+    assert violations(fitted, target, delay_step) == []
+    for before, after in zip(net.layers, fitted.layers, strict=True):
+        scale = after.weight_scale
+        error = np.abs(after.real_weights - before.weights).max(axis=(1, 2))
+        assert (error <= scale / 2 * (1 + 1e-9)).all()
+        assert scale_of == "output" or np.ptp(scale) == 0
+        limit = min(max_delay, 30) // delay_step * delay_step
+        legal = np.arange(0, limit + 1, delay_step)
+        nearest = np.abs(before.delays[..., None] - legal).min(axis=-1)
+        np.testing.assert_array_equal(np.abs(after.delays - before.delays), nearest)
+    again = fit(fitted, target, delay_step, scale_of)
+    for once, twice in zip(fitted.layers, again.layers, strict=True):
+        np.testing.assert_array_equal(once.weights, twice.weights)
+        np.testing.assert_array_equal(once.weight_scale, twice.weight_scale)
+
+
+def test_many_bits_change_no_spike_and_the_file_holds_integers(tmp_path):
+    net = network(max_delay=4)
+    fitted = fit(net, chip("generic", weight_bits=32))
+    x = clips(document(max_delay=4))
+    before, after = Engine(net).run(x), Engine(fitted).run(x)
+    assert before.spikes[0].sum() > 20
+    np.testing.assert_array_equal(before.spikes[0], after.spikes[0])
+    np.testing.assert_allclose(before.scores, after.scores, atol=1e-6)
+    save_network(fitted, tmp_path / "net.json")
+    back = load_network(tmp_path / "net.json")
+    np.testing.assert_array_equal(back.layers[0].weights, fitted.layers[0].weights)
+    np.testing.assert_array_equal(back.layers[0].weight_scale, fitted.layers[0].weight_scale)
+    assert back.metadata["fitted_to"]["weight_bits"] == 32
+
+
+def test_a_layer_of_zeros_and_one_delay_an_input_survive():
+    doc = document()
+    layer = doc["layers"][0]
+    layer["weights"] = np.zeros((7, 5, 1)).tolist()
+    layer["delays"], layer["granularity"] = [0, 1, 2, 3, 4], "axonal"
+    fitted = fit(parse(doc), chip("generic", max_delay=3))
+    assert not fitted.layers[0].weights.any()
+    assert fitted.layers[0].granularity == "axonal"
+    np.testing.assert_array_equal(fitted.layers[0].delays[0, :, 0], [0, 1, 2, 3, 3])
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (lambda: chip("tpu"), "`target` must be one of generic, loihi2, spinnaker1"),
+        (lambda: chip("generic", weight_bits=1), "`weight_bits` must be from 2 to 32"),
+        (lambda: chip("generic", max_delay=-1), "`max_delay` must be at least 0"),
+        (lambda: fit(network(), CHIPS["generic"], 0), "`delay_step` must be at least 1"),
+        (lambda: fit(network(), CHIPS["generic"], 1, "row"), "`scale_of` must be"),
+    ],
+)
+def test_impossible_limits_are_refused(action, message):
+    with pytest.raises(SnnDelaysError, match=message):
+        action()
+
+
+def test_export_for_a_chip(call, trained, tmp_path):
+    words = ["export", trained[0].path, "--target", "spinnaker1", "-o", tmp_path / "net.json"]
+    code, out, err = call(*words)
+    assert code == 2
+    assert "layer 0: 320 weights that are not integers of 16 bits" in out
+    assert "delays above 15 steps" in out
+    assert "Add --fit" in err
+    assert not (tmp_path / "net.json").exists()
+    code, out, _ = call(*words, "--fit", "--delay-step", "2")
+    assert code == 0
+    assert "Accuracy on 960 clips of synthetic test:" in out
+    fitted = load_network(tmp_path / "net.json")
+    assert violations(fitted, CHIPS["spinnaker1"], 2) == []
+    assert "test_accuracy" not in fitted.metadata
+    again = ["export", tmp_path / "net.json", "--target", "spinnaker1", "-o", tmp_path / "b.json"]
+    code, out, _ = call(*again)
+    assert code == 0
+    assert "(delays 0 to 15, weights of 16 bits): fits" in out
+    code, _, err = call("export", trained[0].path, "--fit")
+    assert code == 2
+    assert "need --target" in err

@@ -1,0 +1,66 @@
+"""`export` between runs, network.json and NIR, and what it says about float32."""
+
+import json
+
+import numpy as np
+import pytest
+from sample_networks import document
+
+from snn_delays.network_format import load_network, parse, save_network
+
+
+def test_export_says_what_float32_changes(call, trained, tmp_path):
+    code, out, _ = call("export", trained[0].path, "-o", tmp_path / "net.json")
+    assert code == 0
+    assert "float32 against float64 on 512 clips of synthetic test" in out
+    assert "hidden spikes and 0 answers differ" in out
+    assert "smallest distance of a membrane to its threshold" in out
+
+
+def test_without_data_float32_is_not_compared(call, tmp_path):
+    doc = document()
+    doc["input"]["dataset"] = "shd"
+    save_network(parse(doc), tmp_path / "a.json")
+    code, out, _ = call("export", tmp_path / "a.json", "-o", tmp_path / "b.json.gz")
+    assert code == 0
+    assert "Not measured on held-out clips: shd needs" in out
+    first, second = load_network(tmp_path / "a.json"), load_network(tmp_path / "b.json.gz")
+    np.testing.assert_array_equal(first.layers[0].weights, second.layers[0].weights)
+
+
+def test_nir_and_back_is_the_same_network(call, trained, tmp_path):
+    pytest.importorskip("nir", reason="the extra `nir` is not installed")
+    code, out, _ = call("export", trained[0].path, "--to", "nir", "-o", tmp_path / "net.nir")
+    assert code == 0
+    assert "net.nir: 2 layers" in out
+    code, _, _ = call("export", tmp_path / "net.nir", "--to", "json", "-o", tmp_path / "back.json")
+    assert code == 0
+    before = json.loads(trained[0].network_file.read_text())
+    after = json.loads((tmp_path / "back.json").read_text())
+    for layer in before["layers"]:  # a synapse of weight 0 leaves no trace in NIR
+        delays, weights = np.array(layer["delays"]), np.array(layer["weights"])
+        layer["delays"] = np.where(weights == 0, 0, delays).tolist()
+    assert after == before
+
+
+@pytest.mark.parametrize("content", ["text", "other"])
+def test_a_damaged_nir_file_is_one_sentence(call, tmp_path, content):
+    nir = pytest.importorskip("nir", reason="the extra `nir` is not installed")
+    path = tmp_path / "bad.nir"
+    if content == "text":
+        path.write_text("hello")
+    else:
+        nodes = {"input": nir.Input({"input": np.array([2])})}
+        nodes["output"] = nir.Output({"output": np.array([2])})
+        nir.write(path, nir.NIRGraph(nodes, [("input", "output")]))
+    code, _, err = call("export", path, "-o", tmp_path / "out.json")
+    assert code == 2
+    assert "NIR" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_file_needs_a_name_for_the_result(call, trained):
+    code, _, err = call("export", trained[0].network_file)
+    assert code == 2
+    assert "--output is needed" in err

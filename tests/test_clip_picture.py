@@ -1,0 +1,72 @@
+"""The picture of a clip: every spike and every delay is in it."""
+
+import matplotlib.image
+import numpy as np
+import pytest
+from sample_networks import clips, document
+
+from snn_delays.clip_picture import clip_picture
+from snn_delays.data import SyntheticTask, make_synthetic
+from snn_delays.engine import Network
+from snn_delays.errors import DataError
+from snn_delays.network_format import parse, save_network
+
+
+def network(tmp_path, **options):
+    doc = document(sizes=(5, 7, 6, 3), **options)
+    doc["layers"][0]["weights"][0][0] = [0.0] * len(doc["layers"][0]["weights"][0][0])  # pruned
+    save_network(parse(doc), tmp_path / "network.json")
+    return Network.load(tmp_path / "network.json"), clips(doc, samples=1)[0]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"kernel_count": 2}, {"readout": "spike_count"}, {"max_delay": 0}]
+)
+def test_every_spike_and_every_delay_is_drawn(tmp_path, options):
+    net, x = network(tmp_path, **options)
+    result = net.run(x[None])
+    figure = clip_picture(net, x, "noise, clip 0")
+    panels = {axis.get_ylabel(): axis for axis in figure.axes}
+    dots = panels["input channel"].collections[0].get_offsets()
+    np.testing.assert_array_equal(dots, np.argwhere(x > 0))
+    for i, spikes in enumerate(result.spikes, start=1):
+        dots = panels[f"hidden layer {i}, neuron"].collections[0].get_offsets()
+        np.testing.assert_array_equal(dots, np.argwhere(spikes[0]))
+    answer = net.readout.classes[result.classes[0]]
+    assert panels["input channel"].get_title() == f"noise, clip 0: {answer}"
+    histograms = [axis for axis in figure.axes if axis.get_ylabel() == "synapses"]
+    assert len(histograms) == len(net.layers)
+    for axis, layer in zip(histograms, net.layers, strict=True):
+        heights = [bar.get_height() for bar in axis.patches]
+        used = layer.delays[layer.weights != 0]
+        assert heights == [(used == d).sum() for d in range(layer.max_delay + 1)]
+    matrices = [axis for axis in figure.axes if axis.images]
+    assert matrices[0].images[0].get_array().mask[0, 0]
+    if "kernel_count" not in options:
+        shown = matrices[1].images[0].get_array()
+        layer = net.layers[1]
+        kept = layer.weights[..., 0] != 0
+        np.testing.assert_array_equal(shown[kept], layer.delays[..., 0][kept])
+
+
+def test_a_clip_of_another_size_is_refused(tmp_path):
+    net, x = network(tmp_path)
+    with pytest.raises(DataError, match=r"the clip must be \[12, 5\]; got \[11, 5\]"):
+        clip_picture(net, x[1:], "short")
+
+
+def test_from_the_command_line(call, trained, tmp_path):
+    data = make_synthetic(SyntheticTask())["test"]
+    words = ["plot", trained[0].network_file, data, "-o", tmp_path / "clip.png"]
+    code, out, _ = call(*words, "--clip", "3")
+    assert code == 0
+    assert out.strip().endswith("clip.png")
+    pixels = matplotlib.image.imread(tmp_path / "clip.png")
+    assert min(pixels.shape[:2]) > 600
+    assert pixels[..., :3].std() > 0.01
+    code, _, err = call(*words, "--clip", "960")
+    assert code == 2
+    assert "--clip must be below 960" in err
+    code, _, err = call("plot", trained[0].network_file)
+    assert code == 2
+    assert "a clip is needed" in err
