@@ -124,7 +124,7 @@ def load_trained(folder: RunFolder) -> tuple[DelaySNN, Recipe, list[str]]:
         RunError: the folder is not that of a finished run, or is damaged.
     """
     recipe = folder.recipe()
-    tensors, facts = ckpt.load_tensors(folder.model_file)
+    tensors, facts = ckpt.load_tensors(folder.model_file, "classes")
     weights = [t for name, t in tensors.items() if name.endswith("weight") and t.dim() == 3]
     net = network_from_recipe(recipe, weights[0].shape[1], len(facts["classes"]))
     ckpt.load_model_state(net, tensors, folder.model_file)
@@ -140,6 +140,8 @@ def check_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if torch.device(device).type not in ("cpu", "cuda"):
+            raise RuntimeError(f"{device} is not supported")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise SnnDelaysError(

@@ -41,8 +41,8 @@ def save_tensors(path: Path, tensors: Tensors, facts: dict[str, Any]) -> None:
         save_file(plain, temporary, metadata={"snn_delays": json.dumps(facts)})
 
 
-def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """Read what `save_tensors` wrote.
+def load_tensors(path: Path, *expected: str) -> tuple[Tensors, dict[str, Any]]:
+    """Read what `save_tensors` wrote; `expected` names facts it must hold.
 
     Raises:
         RunError: the file is missing or damaged.
@@ -50,10 +50,15 @@ def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["snn_delays"])
+            missing = [key for key in expected if key not in facts]
+            if missing:
+                raise RunError(f"{path} is another kind of file: it has no {', '.join(missing)}")
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
     except FileNotFoundError:
         raise RunError(f"{path} does not exist", remedy="Is this a finished run folder?") from None
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+    except RunError:
+        raise
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise RunError(f"{path} is not a readable snn-delays checkpoint ({error})") from error
 
 
@@ -129,7 +134,7 @@ def save_progress(
 
 def load_progress(path: Path, net: nn.Module, optimisation: Optimisation) -> Progress:
     """Put network and optimisers back to the last finished epoch."""
-    tensors, facts = load_tensors(path)
+    tensors, facts = load_tensors(path, "optimisation", "history")
     parts: dict[str, Tensors] = {"model": {}, "best": {}, "optimisation": {}}
     for label, tensor in tensors.items():
         part, name = label.split("/", 1)

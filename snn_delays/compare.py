@@ -72,11 +72,14 @@ def plan(
 
     Raises:
         SnnDelaysError: an unknown arm, an arm twice, or no seed.
+        MissingSplitError: protocol `last` without test data leaves nothing to compare on.
     """
     if not arms or set(arms) - set(ARMS) or len(set(arms)) < len(arms):
         raise SnnDelaysError("--delays", f"a list of {', '.join(ARMS)}", ",".join(arms))
     if seeds < 1:
         raise SnnDelaysError("--seeds", "at least 1", seeds)
+    if recipe.protocol == "last":  # nothing but test data is left to compare on
+        load_split(recipe, "test", data_dir)
     recipes = {arm: make_recipe({**recipe.model_dump(), "delays": arm}) for arm in arms}
     if equal_parameters:
         data = load_split(recipe, "train", data_dir)

@@ -55,7 +55,9 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    name: str = Field("shd", description="what the recipe is called")
+    name: str = Field(
+        "shd", pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]{0,79}$", description="what it is called"
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, delays, order and dropout")
 
     # Data
@@ -107,10 +109,19 @@ class Recipe(BaseModel):
     weight_decay: float = Field(1e-5, ge=0, description="on weights; not on norms or delays")
     delay_lr: float = Field(0.1, ge=0, description="initial rate of the delays (cosine to 0)")
     sigma_start: float = Field(12.27, gt=0, description="first width of the delay kernels")
-    sigma_floor: float = Field(0.5, gt=0, description="last width of the delay kernels")
+    sigma_floor: float = Field(0.5, ge=1e-3, description="last width of the delay kernels")
     sigma_share: float = Field(0.25, ge=0, le=1, description="share of epochs sigma shrinks over")
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm, if clipped")
     amp: bool = Field(False, description="bfloat16 autocast on CUDA")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, fields: Any) -> Any:
+        """pydantic would read `seed = true` as 1."""
+        for key, value in fields.items():
+            if isinstance(value, bool) and cls.model_fields[key].annotation is not bool:
+                raise ValueError(f"`{key}` must not be true or false; got {value}")
+        return fields
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

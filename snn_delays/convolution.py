@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from snn_delays.gemm import fast_matmul
@@ -106,8 +107,11 @@ class _DftConvolution(torch.autograd.Function):
             return _lower(to_time, x_hat @ kernel_hat.mT, plan.of_y, -0.5)
 
     @staticmethod
+    @once_differentiable
     @torch.amp.custom_bwd(device_type="cuda")
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # type: ignore[override]  # torch's decorators hide it
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         (grad,) = gradients
         x_hat, kernel_hat = ctx.saved_tensors
         plan = ctx.plan

@@ -16,6 +16,7 @@ from snn_delays import data as sdata
 from snn_delays import network_format as nf
 from snn_delays.data import ClipDataset
 from snn_delays.engine import Network
+from snn_delays.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,20 @@ def answer(network: Network, data: ClipDataset, batch_size: int = 256) -> tuple[
 def load_for_network(
     network: nf.Network, dataset: str, split: str, data_dir: str | Path | None
 ) -> ClipDataset:
-    """One split of a data set, prepared as the exported network's input and metadata say."""
+    """One split of a data set, prepared as the exported network's input and metadata say.
+
+    Raises:
+        DataError: the network does not say which speakers it was not trained on, so that `train`
+            and `valid` cannot be told apart; or as `data.load`.
+    """
     prepared = network.metadata.get("data")
+    held_out = network.metadata.get("valid_speakers")
+    if held_out is None and split != "test":
+        raise DataError(
+            "The network does not say which speakers were held out of its training "
+            "(`metadata.valid_speakers`), so train and valid cannot be told apart",
+            remedy="Use the test split, or the run folder.",
+        )
     return sdata.load(
         dataset,
         split,
@@ -86,5 +99,6 @@ def load_for_network(
         dt_ms=network.dt_ms,
         steps=network.input.steps,
         channel_bin=network.input.channel_bin,
+        valid_speakers=None if held_out is None else tuple(held_out),
         features=(prepared or {}).get("features", "mel140"),
     ).prepared_as(prepared)

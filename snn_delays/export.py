@@ -81,6 +81,7 @@ def run_network(folder: RunFolder) -> nf.Network:
     summary = folder.summary()
     facts = ("recipe", "delays", "protocol", "seed", "epochs", "valid_accuracy", "test_accuracy")
     metadata = {key: summary[key] for key in (*facts, "git_commit")}
+    metadata["valid_speakers"] = list(recipe.valid_speakers)  # never train on them, nor test
     if summary.get("data"):  # how the input was prepared
         metadata["data"] = summary["data"]
     return to_network(net, recipe, classes, metadata)

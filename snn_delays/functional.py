@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from snn_delays.convolution import best_blocks, by_dft, direct, sizes_of
@@ -17,6 +18,7 @@ from snn_delays.gemm import matmul
 
 Method = Literal["auto", "direct", "dft"]
 
+_CACHED_NUMBERS = 2**18
 _LOWEST_EXPONENT = -60.0  # exp() below this is far under any precision, and slow (denormal)
 
 
@@ -45,20 +47,27 @@ def delay_kernel(weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int) -
     return _DelayKernel.apply(weight, delay, sigma, max_delay)
 
 
-def _normalised_gaussian(delay: Tensor, sigma: Tensor, max_delay: int) -> tuple[Tensor, Tensor]:
-    """The bump `[D + 1, ...]` of each delay and the distances `tau - delay`, of the same shape."""
+def _gaussian(delay: Tensor, sigma: Tensor, max_delay: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The bump `[D + 1, ...]` of each delay, its sum, and the distances `tau - delay`."""
     taps = torch.arange(max_delay + 1, dtype=delay.dtype, device=delay.device)
     distance = taps.view(-1, *[1] * delay.dim()) - delay
     nearest = delay.round().clamp_(0, max_delay) - delay
-    precision = -0.5 / (sigma * sigma)
     # Relative to the nearest tap, so that the sum is at least one however small sigma is.
-    exponent = distance.square().sub_(nearest.square()).mul_(precision).clamp_(min=_LOWEST_EXPONENT)
-    bump = exponent.exp_()
-    return bump.div_(bump.sum(0)), distance
+    exponent = distance.square().sub_(nearest.square()).mul_(-0.5 / sigma.square())
+    bump = exponent.clamp_(min=_LOWEST_EXPONENT).exp_()
+    return bump, bump.sum(0), distance
+
+
+def _rows(weight: Tensor, max_delay: int) -> list[slice]:
+    """Groups of outputs whose part of the kernel fits in a CPU's cache; all of them on a GPU."""
+    out_features, in_features, _ = weight.shape
+    row = in_features * (max_delay + 1)
+    count = max(1, _CACHED_NUMBERS // row) if weight.device.type == "cpu" else out_features
+    return [slice(start, start + count) for start in range(0, out_features, count)]
 
 
 class _DelayKernel(torch.autograd.Function):
-    """Forward and backward of `delay_kernel`, one contact `k` at a time.
+    """Forward and backward of `delay_kernel`, some outputs and one contact `k` at a time.
 
     With `s_n = sum_tau G g u^n` and `m_n = sum_tau g u^n` (`G` the gradient of the kernel, `g` the
     normalised bump, `u = tau - d`): `dw = s_0`, `dd = w (s_1 - s_0 m_1) / sigma^2` and
@@ -71,12 +80,14 @@ class _DelayKernel(torch.autograd.Function):
         ctx.max_delay = max_delay
         wide_sigma = sigma.expand_as(weight)
         kernel = weight.new_zeros(max_delay + 1, *weight.shape[:2])
-        for k in range(weight.shape[2]):
-            bump, _ = _normalised_gaussian(delay[..., k], wide_sigma[..., k], max_delay)
-            kernel.addcmul_(bump, weight[..., k])
+        for rows in _rows(weight, max_delay):
+            for k in range(weight.shape[2]):
+                bump, total, _ = _gaussian(delay[rows, :, k], wide_sigma[rows, :, k], max_delay)
+                kernel[:, rows].addcmul_(bump, weight[rows, :, k] / total)
         return kernel
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = gradients
         weight, delay, sigma = ctx.saved_tensors
@@ -84,16 +95,19 @@ class _DelayKernel(torch.autograd.Function):
         grad_weight = torch.empty_like(weight)
         grad_delay = torch.empty_like(delay) if ctx.needs_input_grad[1] else None
         grad_sigma = torch.empty_like(weight) if ctx.needs_input_grad[2] else None
-        for k in range(weight.shape[2]):
-            w, s = weight[..., k], wide_sigma[..., k]
-            bump, distance = _normalised_gaussian(delay[..., k], s, ctx.max_delay)
-            s0 = (grad * bump).sum(0)
-            grad_weight[..., k] = s0
-            centred = bump.mul_(grad - s0)  # sum_tau centred u^n = s_n - s_0 m_n
-            if grad_delay is not None:
-                grad_delay[..., k] = w * (centred * distance).sum(0) / s.square()
-            if grad_sigma is not None:
-                grad_sigma[..., k] = w * (centred * distance.square()).sum(0) / s.pow(3)
+        for rows in _rows(weight, ctx.max_delay):
+            for k in range(weight.shape[2]):
+                w, s = weight[rows, :, k], wide_sigma[rows, :, k]
+                bump, total, distance = _gaussian(delay[rows, :, k], s, ctx.max_delay)
+                s0 = (grad[:, rows] * bump).sum(0) / total
+                grad_weight[rows, :, k] = s0
+                centred = bump.mul_(grad[:, rows] - s0)  # sum_tau of it, u^n / total: s_n - s_0 m_n
+                scale = w / (total * s.square())
+                if grad_sigma is not None:
+                    moment = (centred * distance.square()).sum(0)
+                    grad_sigma[rows, :, k] = moment * scale / s
+                if grad_delay is not None:
+                    grad_delay[rows, :, k] = centred.mul_(distance).sum(0) * scale
         if grad_sigma is not None:
             grad_sigma = grad_sigma.sum_to_size(sigma.shape)
         return grad_weight, grad_delay, grad_sigma, None

@@ -12,12 +12,12 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+from snn_delays.compiled import compiled
 
 
 class LifConstants(NamedTuple):
@@ -121,6 +121,7 @@ class _NormLif(torch.autograd.Function):
         return spikes if keep is None else (spikes, kept)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_spikes, grad_kept = gradients if len(gradients) == 2 else (*gradients, None)
         x, scale, shift, mean, inverse, keep = ctx.saved_tensors
@@ -144,7 +145,7 @@ class _NormLif(torch.autograd.Function):
         return grad, grad_weight, grad_bias, None, None, None, None, None
 
 
-@_compiled
+@compiled
 def _sum_moments(x, first, last):
     """Sums over time and clips `first..last` of `x` and of its square: `[2, C]`."""
     sums = np.zeros((2, x.shape[2]))
@@ -157,14 +158,14 @@ def _sum_moments(x, first, last):
     return sums
 
 
-@_compiled
+@compiled
 def _charge(v, current, lif):
     """The potential before the threshold is applied."""
     driven = current - (v - lif.rest)
     return v + driven / lif.tau if lif.decay_input else v - (v - lif.rest) / lif.tau + current
 
 
-@_compiled
+@compiled
 def _spike(x, scale, shift, keep, lif, spikes, kept, first, last):
     """Simulate clips `first..last`."""
     one, zero = x.dtype.type(1), x.dtype.type(0)
@@ -182,7 +183,7 @@ def _spike(x, scale, shift, keep, lif, spikes, kept, first, last):
                     kept[t, n, c] = keep[n, c] if fires else zero
 
 
-@_compiled
+@compiled
 def _spike_backward(x, scale, shift, keep, lif, grad_spikes, grad_kept, grad, first, last):
     """Write dL/dZ of clips `first..last` to `grad`; returns the sums of it and of it times X."""
     one, zero = x.dtype.type(1), x.dtype.type(0)
@@ -222,7 +223,7 @@ def _spike_backward(x, scale, shift, keep, lif, grad_spikes, grad_kept, grad, fi
     return sums
 
 
-@_compiled
+@compiled
 def _norm_backward(x, scale, slope, offset, grad, first, last):
     """Turn dL/dZ in `grad` into dL/dX, in place."""
     for t in range(x.shape[0]):

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _LARGEST_RELATIVE_ERROR = 3e-6  # float32 reaches about 5e-7 here, bfloat16 about 3e-3
 
@@ -49,8 +50,11 @@ class _Matmul(torch.autograd.Function):
             return a @ b
 
     @staticmethod
+    @once_differentiable
     @torch.amp.custom_bwd(device_type="cuda")
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # type: ignore[override]  # torch's decorators hide it
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         (grad,) = gradients
         a, b = ctx.saved_tensors
         with fast_matmul(grad):

@@ -23,6 +23,14 @@ Record = dict[str, Any]
 """A JSON object: one epoch's metrics, or a summary."""
 
 
+SUMMARY_KEYS = (
+    *("dataset", "recipe", "delays", "protocol", "seed", "epochs", "parameters"),
+    *("valid_accuracy", "test_accuracy", "test_accuracy_live", "samples_per_second"),
+    *("wall_seconds", "versions", "git_commit"),
+)
+"""What every summary holds at least."""
+
+
 class RunFolder:
     """Paths and files of one run.
 
@@ -41,8 +49,8 @@ class RunFolder:
         self.network_file = self.path / "network.json"
         self.plots = self.path / "plots"
 
-    def start(self, recipe: Recipe, resume: bool) -> None:
-        """Make the folder, or check that the run in it can go on with this recipe.
+    def check(self, recipe: Recipe, resume: bool) -> None:
+        """Check that a run can start here, or that the one in it can go on with this recipe.
 
         Raises:
             RunError: the folder is in the way, or holds a run of another recipe.
@@ -53,7 +61,6 @@ class RunFolder:
                     f"The run folder {self.path} exists already",
                     remedy="Choose another --out, or continue that run with --resume.",
                 )
-            write_text(self.recipe_file, recipe.to_toml())
             return
         stored = self.recipe()
         changed = [k for k in Recipe.model_fields if getattr(stored, k) != getattr(recipe, k)]
@@ -63,6 +70,10 @@ class RunFolder:
                 f"(different: {', '.join(changed)})",
                 remedy="Resume it with the same settings, or start anew in another --out.",
             )
+
+    def start(self, recipe: Recipe) -> None:
+        """Make the folder, with the recipe in it."""
+        write_text(self.recipe_file, recipe.to_toml())
 
     def recipe_path(self) -> Path:
         """The file of this run's recipe.
@@ -88,14 +99,18 @@ class RunFolder:
             RunError: the run is not finished, or `summary.json` is damaged.
         """
         try:
-            return json.loads(self.summary_file.read_text("utf-8"))
+            summary = json.loads(self.summary_file.read_text("utf-8"))
         except FileNotFoundError:
             raise RunError(
                 f"The run in {self.path} is not finished (no summary.json)",
                 remedy=f"Continue it: snn-delays train --resume --out {self.path}",
             ) from None
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise RunError(f"{self.summary_file} is not valid JSON ({error})") from error
+        missing = [key for key in SUMMARY_KEYS if key not in summary]
+        if missing:
+            raise RunError(f"{self.summary_file} has no {', '.join(missing)}")
+        return summary
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
         """Write the epochs so far, one JSON object a line."""
@@ -103,10 +118,21 @@ class RunFolder:
         write_text(self.metrics_file, "".join(line + "\n" for line in lines))
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The epochs so far; empty when there is none yet."""
-        if not self.metrics_file.is_file():
-            return []
-        return [json.loads(line) for line in self.metrics_file.read_text("utf-8").splitlines()]
+        """The epochs so far, at least one.
+
+        Raises:
+            RunError: there is none yet, or the file is damaged.
+        """
+        try:
+            lines = self.metrics_file.read_text("utf-8").splitlines()
+            history = [json.loads(line) for line in lines]
+        except FileNotFoundError:
+            history = []
+        except ValueError as error:
+            raise RunError(f"{self.metrics_file} is not JSON lines ({error})") from error
+        if not history:
+            raise RunError(f"The run in {self.path} has no finished epoch (no metrics.jsonl)")
+        return history
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write the result."""

@@ -56,12 +56,12 @@ def train(
     Raises:
         DataError: data is missing or damaged.
         RunError: the folder is in the way, or its run has another recipe.
-        TrainingError: the loss became infinite or not a number.
+        TrainingError: the loss or a gradient became infinite or not a number.
     """
     began = time.perf_counter()
     reporter = reporter or Reporter()
     keep_freed_memory()
-    folder.start(recipe, resume)
+    folder.check(recipe, resume)
     reporter.message(f"Reading {recipe.dataset}")
     splits = load_splits(recipe, data_dir, device)
     torch.manual_seed(_seed(recipe.seed, 0))
@@ -69,6 +69,8 @@ def train(
     if recipe.init is not None:
         start_from(net, recipe.init)
     optimisation = Optimisation(net, recipe)
+    if not resume:
+        folder.start(recipe)
     progress = ckpt.Progress()
     if resume and folder.checkpoint_file.exists():
         progress = ckpt.load_progress(folder.checkpoint_file, net, optimisation)
@@ -145,7 +147,10 @@ def _train_batches(
     epoch: int,
     reporter: Reporter,
 ) -> Record:
-    """One pass over the training data in random order; loss, accuracy and spike rates."""
+    """One pass over the training data in random order; loss, accuracy and spike rates.
+
+    Clips have the recipe's fixed length, so every step counts and the scores need no mask.
+    """
     net.train()
     order = torch.randperm(len(data))
     device = next(net.parameters()).device
@@ -196,21 +201,23 @@ def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[An
 
 
 def _check_finite(loss: Tensor, net: nn.Module, epoch: int, batch: int) -> None:
-    """Stop training before a loss that is not finite reaches the weights.
+    """Stop training before a loss or gradient that is not finite reaches the weights.
 
     Raises:
         TrainingError: naming epoch, batch and the parameters with the largest gradients.
     """
-    if math.isfinite(loss.item()):
+    gradients = {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
+    total = nn.utils.get_total_norm(gradients.values())
+    if math.isfinite((loss.detach() + total).item()):  # one look at the device, not two
         return
-    norms = {n: float(p.grad.norm()) for n, p in net.named_parameters() if p.grad is not None}
+    norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
     worst = sorted(norms, key=lambda n: norms[n] if norms[n] == norms[n] else math.inf)[-3:]
     listed = ", ".join(f"{n} ({norms[n]:.3g})" for n in reversed(worst))
     raise TrainingError(
         f"The loss is {loss.item()} in epoch {epoch + 1}, batch {batch + 1}; "
         f"largest gradients: {listed}",
-        remedy="The last finished epoch is kept in last.ckpt. "
-        "Try a lower weight_lr or delay_lr, or --set clip_norm=1.",
+        remedy=("The last finished epoch is kept in last.ckpt. " if epoch else "")
+        + "Try a lower weight_lr or delay_lr, or --set clip_norm=1.",
     )
 
 

@@ -155,6 +155,21 @@ def test_plot_and_inspect(call, trained):
     assert "960" in out
 
 
+def test_an_exported_network_remembers_who_was_held_out(call, tmp_path):
+    """`--split valid` of a network.json is the data that its training held out, nothing else."""
+    run = tmp_path / "run"
+    code, _, _ = call("train", *FLAGS, "--set", "valid_speakers=0,1", "--out", run, "--quiet")
+    assert code == 0
+    code, out, _ = call("evaluate", run / "network.json", "--split", "valid")
+    assert "of 320 clips" in out
+    document = json.loads((run / "network.json").read_text())
+    del document["metadata"]["valid_speakers"]
+    (run / "network.json").write_text(json.dumps(document))
+    code, _, err = call("evaluate", run / "network.json", "--split", "valid")
+    assert code == 2
+    assert "does not say which speakers were held out" in err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -162,6 +177,7 @@ def test_plot_and_inspect(call, trained):
         (["train", "--recipe", "mnist"], "The recipe must be one of"),
         (["train", "--epochs", "0"], "`epochs`: input should be greater than or equal to 1"),
         (["train", "--device", "tpu", "--out", "OUT"], "--device must be auto, cpu or"),
+        (["train", "--device", "meta", "--out", "OUT/r"], "--device must be auto, cpu or"),
         (["train", "--resume"], "--resume needs --out"),
         (["train", "--resume", "--out", "OUT"], "is not a run folder"),
         (["train", "--dataset", "shd", "--data-dir", "OUT", "--out", "OUT/r"], "shd_train.h5"),

@@ -6,7 +6,7 @@ import pytest
 from tiny import tiny_recipe
 
 from snn_delays import compare as sc
-from snn_delays.errors import RunError, SnnDelaysError
+from snn_delays.errors import MissingSplitError, RunError, SnnDelaysError
 from snn_delays.training import train
 
 
@@ -60,6 +60,15 @@ def test_without_test_data_valid_is_compared():
     ]
     metric, arms = sc.summarise(summaries)
     assert (metric, arms[0].mean, arms[0].deviation) == ("valid_accuracy", 0.5, None)
+
+
+def test_protocol_last_without_test_data_is_refused_before_training(monkeypatch):
+    def no_test(recipe, split, data_dir):
+        raise MissingSplitError(f"no {split}")
+
+    monkeypatch.setattr(sc, "load_split", no_test)
+    with pytest.raises(MissingSplitError, match="no test"):
+        sc.plan(tiny_recipe(protocol="last"), ["none"], 1, False, None)
 
 
 @pytest.mark.parametrize("arms", [[], ["none", "none"], ["axonal"]])

@@ -16,10 +16,10 @@ from rich.console import Console
 from snn_delays.cli.console import TerminalDownload
 from snn_delays.data import fetch as fetch_module
 from snn_delays.data.download import Archive, DownloadReporter, download
-from snn_delays.data.fetch import archives, fetch, sidecar, unpack
+from snn_delays.data.fetch import archives, fetch, unpack
 from snn_delays.data.hdf5 import write_events
 from snn_delays.data.presence import presence
-from snn_delays.data.sources import SOURCES
+from snn_delays.data.sources import SOURCES, sidecar
 from snn_delays.errors import DataError
 
 CONTENT = bytes(range(256)) * 4000  # about 1 MB

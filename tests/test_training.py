@@ -92,7 +92,7 @@ def test_the_chosen_epoch_is_the_best_rounded_one_on_valid(trained):
     net, recipe, _ = load_trained(folder)
     again = evaluate(round_delays(net), load_split(recipe, "valid", None))
     assert again.accuracy == summary["valid_accuracy"]
-    assert again.correct == round(again.accuracy * len(again.labels))
+    assert again.correct == int((again.predictions == again.labels).sum())
 
 
 def test_evaluation_never_changes_the_trained_network(trained):
@@ -199,6 +199,27 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_epoch(tmp_path, monk
     monkeypatch.setattr(training.F, "cross_entropy", poisoned)
     message = r"loss is nan in epoch 2, batch 3; largest gradients: .*weight.* kept in last\.ckpt"
     with pytest.raises(TrainingError, match=message):
+        training.train(recipe, folder)
+    tensors, facts = load_tensors(folder.checkpoint_file)
+    assert len(facts["history"]) == 1
+    assert all(t.isfinite().all() for t in tensors.values())
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_checkpoint(tmp_path, monkeypatch):
+    """The loss of the last batch is fine, its gradient is not: the epoch must not be saved."""
+    recipe, folder = tiny_recipe(epochs=2, batch_size=512), RunFolder(tmp_path / "run")
+    real = training.F.cross_entropy
+    calls = []
+
+    def poisoned(scores, labels):
+        calls.append(1)
+        loss = real(scores, labels)
+        if len(calls) == 8:  # the last batch of the second epoch
+            loss.register_hook(lambda gradient: gradient * float("inf"))
+        return loss
+
+    monkeypatch.setattr(training.F, "cross_entropy", poisoned)
+    with pytest.raises(TrainingError, match="in epoch 2, batch 4; largest gradients"):
         training.train(recipe, folder)
     tensors, facts = load_tensors(folder.checkpoint_file)
     assert len(facts["history"]) == 1

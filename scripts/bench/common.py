@@ -14,25 +14,36 @@ from typing import Any
 
 import torch
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
     """A parser with the options that all benchmarks have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--clock",
+        choices=list(CLOCKS),
+        default="wall",
+        help="cpu: processor time, for a busy machine; with --threads 1 it means the same",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, the median counts")
     return parser
 
 
-def interleaved(rounds: int, *tasks: Callable[[], object]) -> list[float]:
+def interleaved(
+    options: argparse.Namespace, *tasks: Callable[[], object], rounds: int | None = None
+) -> list[float]:
     """Median seconds of each task; a round runs every task once, after one warm-up round."""
+    clock = CLOCKS[options.clock]
     times: list[list[float]] = [[] for _ in tasks]
-    for number in range(rounds + 1):
+    for number in range((rounds or options.rounds) + 1):
         for task, seconds in zip(tasks, times, strict=True):
-            began = time.perf_counter()
+            began = clock()
             task()
             if number > 0:
-                seconds.append(time.perf_counter() - began)
+                seconds.append(clock() - began)
     return [median(t) for t in times]
 
 

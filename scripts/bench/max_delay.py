@@ -28,14 +28,14 @@ def main() -> None:
     fixed = {"steps": STEPS, "tail_steps": 0, "hidden": tuple(options.hidden)}
     x, labels = example(shd.model_copy(update=fixed), options.batch)
     plain = our_step(shd.model_copy(update={**fixed, "delays": "none"}), x, labels)
-    (no_delay_s,) = interleaved(options.rounds, plain)
+    (no_delay_s,) = interleaved(options, plain)
     rows = []
     for max_delay in MAX_DELAYS:
         recipe = shd.model_copy(update={**fixed, "max_delay": max_delay})
         tasks = [our_step(recipe, x, labels)]
         if not options.no_peer:
             tasks.append(peer_step(recipe, x, labels))
-        ours_s, *peer_s = interleaved(1 if max_delay > 64 else options.rounds, *tasks)
+        ours_s, *peer_s = interleaved(options, *tasks, rounds=1 if max_delay > 64 else None)
         row = {"max_delay": max_delay, "ours_s": ours_s, "over_no_delay": ours_s / no_delay_s}
         if peer_s:
             row |= {"peer_s": peer_s[0], "ratio": peer_s[0] / ours_s}
@@ -44,6 +44,7 @@ def main() -> None:
     at = {row["max_delay"]: row for row in rows}
     results = {
         "benchmark": "max_delay",
+        "clock": options.clock,
         "steps": STEPS,
         "batch": options.batch,
         "hidden": options.hidden,

@@ -52,7 +52,7 @@ def measure(sizes: dict[str, int], options: object) -> dict[str, object]:
     tasks = [both_ways(by_dft, max(blocks, 1))]
     if direct_cost(problem) * RATE < options.longest:
         tasks.append(both_ways(direct))
-    dft_s, *direct_s = interleaved(options.rounds, *tasks)
+    dft_s, *direct_s = interleaved(options, *tasks)
     chosen = f"{blocks} blocks" if blocks else "direct"
     predicted = direct_cost(problem) / dft_cost(problem, max(blocks, 1))
     row = {**sizes, "chosen": chosen, "dft_s": dft_s, "direct_s": None, "predicted": predicted}

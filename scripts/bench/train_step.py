@@ -35,9 +35,10 @@ def main() -> None:
     plain = recipe.model_copy(update={"delays": "none"})
     ours = our_step(recipe, x, labels)
     peer = peer_step(recipe, x, labels)
-    ours_s, peer_s, plain_s = interleaved(options.rounds, ours, peer, our_step(plain, x, labels))
+    ours_s, peer_s, plain_s = interleaved(options, ours, peer, our_step(plain, x, labels))
     results = {
         "benchmark": "train_step",
+        "clock": options.clock,
         "recipe": recipe.name,
         "overrides": options.set,
         "batch": batch,

@@ -49,7 +49,9 @@ def compare_command(
 
     def run(one: Any, place: RunFolder) -> dict[str, Any]:
         nonlocal finished
-        summary = train_to_folder(one, place, data_dir, device, False, None)
+        summary = train_to_folder(
+            one, place, data_dir, device, False, None if quiet else output, lines=False
+        )
         finished += 1
         if not quiet:
             left = len(recipes) - finished

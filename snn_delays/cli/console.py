@@ -68,17 +68,19 @@ def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
 
 
 class TerminalReporter(Reporter):
-    """Progress of a run: live bars on a terminal, a line an epoch elsewhere."""
+    """Progress of a run: live bars on a terminal, and a line an epoch unless `lines` is False."""
 
-    def __init__(self, output: Console) -> None:
+    def __init__(self, output: Console, lines: bool = True) -> None:
         self.output = output
+        self.lines = lines
         self.progress: Progress | None = None
         self.epochs = self.done_before = self.batches = 0
         self.began = 0.0
 
     def message(self, text: str) -> None:
         """A sentence for the user."""
-        self.output.print(f"{text} …", style="dim")
+        if self.lines:
+            self.output.print(f"{text} …", style="dim")
 
     def start(self, epochs: int, done: int, batches: int) -> None:
         """Open the bars."""
@@ -98,6 +100,7 @@ class TerminalReporter(Reporter):
             TimeRemainingColumn(elapsed_when_finished=False),
             TextColumn("{task.fields[rate]}"),
             console=self.output,
+            transient=not self.lines,
         )
         self.progress.start()
         self.task = self.progress.add_task(
@@ -115,7 +118,10 @@ class TerminalReporter(Reporter):
         line = epoch_line(record, self.epochs)
         if self.progress is not None:
             self.progress.update(self.task, rate=f"{record['samples_per_second']:.0f} clips/s")
-            self.progress.console.print(line)
+            if self.lines:
+                self.progress.console.print(line)
+            return
+        if not self.lines:
             return
         done = record["epoch"] - self.done_before
         left = (time.perf_counter() - self.began) / done * (self.epochs - record["epoch"])
@@ -134,8 +140,9 @@ class TerminalDownload(DownloadReporter):
     Elsewhere than on a terminal, a line for each tenth of a file.
     """
 
-    def __init__(self, output: Console) -> None:
+    def __init__(self, output: Console, lines: bool = True) -> None:
         self.output = output
+        self.lines = lines
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),

@@ -94,16 +94,17 @@ def train_to_folder(
     device: str,
     resume: bool,
     output: Any,
+    lines: bool = True,
 ) -> dict[str, Any]:
-    """Train, export and plot into a run folder; `output` None is quiet."""
+    """Train, export and plot into a run folder; `output` None is quiet, `lines` False bars only."""
     from snn_delays.assembly import check_device
     from snn_delays.export import export_run
     from snn_delays.plots import plot_run
     from snn_delays.reporting import Reporter
     from snn_delays.training import train
 
-    reporter = Reporter() if output is None else TerminalReporter(output)
-    if output is not None:
+    reporter = Reporter() if output is None else TerminalReporter(output, lines)
+    if output is not None and lines:
         output.print(f"Recipe [bold]{recipe.name}[/], {recipe.delays} delays → {folder.path}")
     try:
         summary = train(

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snn_delays.compiled import compiled
 from snn_delays.data.events import EventStore
 
 _INT32_CELLS = 2**31 - 1
@@ -96,9 +97,17 @@ def bin_events(
 ) -> Tensor:
     """The spike counts of some clips of a store; see `gather_events` and `count_events`.
 
+    On a CPU this is one compiled loop over the events, which are in order of time in each clip.
+
     Shape:
         float32 `[T, N, C]`.
     """
+    if clips.device.type == "cpu":
+        group = np.arange(channels, dtype=np.uint16) // np.uint16(channel_bin)
+        x = np.zeros((steps, len(clips), binned_channels(channels, channel_bin)), np.float32)
+        arrays = (times_us.numpy(), units.numpy(), offsets.numpy(), clips.numpy())
+        _count_in_order(*arrays, dt_us, group, x)
+        return torch.from_numpy(x)
     return count_events(
         gather_events(times_us, units, offsets, clips),
         samples=len(clips),
@@ -107,6 +116,29 @@ def bin_events(
         channels=channels,
         channel_bin=channel_bin,
     )
+
+
+@compiled
+def _count_in_order(times_us, units, offsets, clips, dt_us, group, x):
+    """Count the events of each clip into `x [T, N, C]`, which is all zero.
+
+    Events being in order, it walks from step to step instead of dividing; counts gather in a small
+    row of integers, which is quicker than adding to floats far apart.
+    """
+    steps, _, width = x.shape
+    row = np.zeros(width, np.int32)
+    for n in range(len(clips)):
+        event, end = offsets[clips[n]], offsets[clips[n] + 1]
+        for step in range(steps):
+            if event == end:
+                break
+            edge = dt_us * (step + 1)
+            while event < end and times_us[event] < edge:
+                row[group[np.uint16(units[event])]] += 1
+                event += 1
+            for c in range(width):
+                x[step, n, c] = row[c]
+            row[:] = 0
 
 
 def dropped_share(store: EventStore, dt_us: int, steps: int, clips: NDArray[np.int64]) -> float:

@@ -21,11 +21,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import numba
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 from scipy import special
+
+from snn_delays.compiled import compiled
 
 CHANNELS = 700
 RATE = 24_000  # Hz, of the membrane and all after it
@@ -45,8 +46,6 @@ _RELEASE, _HALF_A, _HALF_B, _FIRING = 2000.0, 5.0, 300.0, 50_000.0
 # Fibres and bushy cells, seconds
 _FIBRES, _REFRACTORY, _TAU_MEMBRANE, _TAU_SYNAPSE = 40, 1e-3, 1e-3, 5e-4
 _WEIGHT = 13e3 / _FIBRES
-
-_compiled = numba.njit(cache=True, nogil=True)
 
 
 def encode(
@@ -146,7 +145,7 @@ def _wave(
     return first + factor * (arcsine(u) - arcsine(start)), number, impedance
 
 
-@_compiled
+@compiled
 def _spike(velocity, rng):
     """The bushy cells' spikes of a membrane moving like this: steps and channels, by channel."""
     dt = 1.0 / RATE
@@ -199,7 +198,7 @@ def _spike(velocity, rng):
     return steps[:count], units[:count]
 
 
-@_compiled
+@compiled
 def _binomial(trials, p, rng):
     """A binomial number, by inversion: quick where `trials * p` is small."""
     if p >= 1.0:

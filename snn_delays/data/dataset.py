@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from snn_delays.data.binning import (
     Events,
+    bin_events,
     binned_channels,
     count_events,
     dropped_share,
@@ -162,7 +163,17 @@ class SpikeDataset(ClipDataset):
         `x` holds spike counts.
         """
         indices = indices.to(self.labels.device)
-        return self.count(self.events(indices), len(indices)), self.labels[indices]
+        x = bin_events(
+            self._times_us,
+            self._units,
+            self._offsets,
+            self._clips[indices],
+            dt_us=self._dt_us,
+            steps=self.steps,
+            channels=self._store.channels,
+            channel_bin=self.channel_bin,
+        )
+        return x, self.labels[indices]
 
     @property
     def source_channels(self) -> int:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from snn_delays.atomic import replacing, write_text
 from snn_delays.data.download import Archive, DownloadReporter, by_hand, download
-from snn_delays.data.sources import Source, find_source
+from snn_delays.data.sources import Source, find_source, sidecar
 from snn_delays.errors import DataError
 
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
@@ -141,11 +141,6 @@ def _unzip(packed: Path, target: Path) -> None:
             with open(temporary, "rb") as written:
                 digest = hashlib.file_digest(written, "sha256").hexdigest()
     write_text(sidecar(target), f"{digest}  {target.name}\n")
-
-
-def sidecar(path: Path) -> Path:
-    """The file that holds the SHA-256 of the fetched file `path`, as `sha256sum` writes it."""
-    return path.with_name(f"{path.name}.sha256")
 
 
 def _untar(packed: Path, target: Path) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from snn_delays.atomic import replacing
 from snn_delays.data.events import LARGEST_CHANNELS, LARGEST_TIME_US, EventStore
+from snn_delays.data.heap import check_ragged
 from snn_delays.errors import DataError
 
 _BLOCK = 1024  # clips read and checked at a time, which bounds the memory needed
@@ -126,6 +127,8 @@ def _read(
         (labels < 0) | (labels >= len(classes)), labels, "labels", f"in 0 .. {len(classes) - 1}",
         source,
     )  # fmt: skip
+    for name, ragged in (("spikes/times", times), ("spikes/units", units)):
+        check_ragged(file, ragged, f"`{name}` of {source}")
     blocks = [
         _pack_block(times[a : a + _BLOCK], units[a : a + _BLOCK], a, channels, source)
         for a in range(0, clips, _BLOCK)
@@ -190,8 +193,8 @@ def _pack_block(
     offsets = _offsets(lengths)
     seconds = np.concatenate(times)
     unit = np.concatenate(units)
-    micros = np.rint(seconds.astype(np.float64) * 1e6)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        micros = np.rint(seconds.astype(np.float64) * 1e6)
         wrong_time = ~((seconds >= 0) & (micros <= LARGEST_TIME_US))  # so that NaN is wrong too
     place = (source, offsets, first)
     expected = f"in 0 .. {LARGEST_TIME_US // 10**6} seconds"

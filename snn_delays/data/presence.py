@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 
 from snn_delays.data.download import matches
-from snn_delays.data.fetch import sidecar
-from snn_delays.data.sources import Source, find_file, find_folder
+from snn_delays.data.sources import Source, find_file, find_folder, sidecar
 from snn_delays.errors import MissingSplitError
 
 GSC_CLIPS = 105_829

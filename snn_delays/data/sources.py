@@ -146,6 +146,11 @@ def fetch_command(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
     return f"snn-delays data fetch {name} --data-dir {'DIR' if data_dir is None else data_dir}"
 
 
+def sidecar(path: Path) -> Path:
+    """The file that holds the SHA-256 of the fetched file `path`, as `sha256sum` writes it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
 def find_file(data_dir: str | os.PathLike[str], filename: str, name: str | None = None) -> Path:
     """`filename`, or `filename.gz`, in `data_dir` or at most four folders below it.
 

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from snn_delays.atomic import replacing
 from snn_delays.data.events import EventStore
 from snn_delays.data.hdf5 import read_events, unpacked
+from snn_delays.data.sources import sidecar
 from snn_delays.errors import DataError
 
 __all__ = ["EventStore", "cache_folder", "open_store"]
@@ -57,8 +58,8 @@ def open_store(
         cache_dir: see `cache_folder`.
 
     Raises:
-        DataError: the source is missing or bad (see `hdf5.read_events`), or the cache folder
-            cannot be written.
+        DataError: the source is missing or bad (see `hdf5.read_events`), or not what was fetched
+            (by the checksum beside it), or the cache folder cannot be written.
     """
     path, folder = Path(path), cache_folder(cache_dir)
     key = _key(path, channels, classes)
@@ -87,8 +88,22 @@ def _key(path: Path, channels: int, classes: tuple[str, ...] | None) -> str:
             source = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    expected = _expected(path)
+    if expected not in (None, source):
+        raise DataError(
+            f"{path} is not what was fetched: its SHA-256 is not that in {sidecar(path).name}",
+            remedy="Delete both and fetch it again.",
+        )
     recipe = json.dumps([_STORE_VERSION, source, channels, classes])
     return hashlib.sha256(recipe.encode()).hexdigest()
+
+
+def _expected(path: Path) -> str | None:
+    """The checksum kept beside a fetched file, if there is one."""
+    try:
+        return sidecar(path).read_text("utf-8").split()[0]
+    except (OSError, UnicodeDecodeError, IndexError):
+        return None
 
 
 def _write_store(packed: Path, key: str, store: EventStore) -> None:

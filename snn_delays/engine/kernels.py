@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from snn_delays.compiled import compiled
 
 GROUP = 4  # contacts added in one pass over a line of currents
 GROUP_TILE = 6  # groups added before the next output: their input rows stay in the L1 cache
 NEURON_TILE = 64  # neurons updated side by side, in vector registers
 DENSE_FROM = 0.06  # events per step above which an input is added as a whole row
-
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 
 class Contacts(NamedTuple):

@@ -1,0 +1,116 @@
+"""The commands about data: list, fetch, encode; and altered spikes in `evaluate`."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+from tiny import FLAGS
+
+from snn_delays.cli import main
+from snn_delays.cli.console import CountReporter
+from snn_delays.data import fetch as fetch_module
+from snn_delays.data.hdf5 import read_events
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+    """Run the command line; returns exit code, standard output, standard error."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words):
+        code = 0
+        try:
+            main([str(w) for w in words])
+        except SystemExit as stop:
+            code = stop.code or 0
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return run
+
+
+def test_list_shows_every_data_set_and_what_is_there(call, shd_folder):
+    code, out, _ = call("data", "list", "--data-dir", shd_folder)
+    assert code == 0
+    for word in ("synthetic", "shd", "ssc", "gsc", "CC BY 4.0", "about 2429 MB", "no checksum"):
+        assert word in out
+    assert "unknown without --data-dir" in call("data", "list")[1]
+    code, _, err = call("data", "list", "--data-dir", shd_folder / "nowhere")
+    assert code == 2
+    assert "is not there" in err
+
+
+def test_fetching_says_what_to_do_by_hand(call, tmp_path, monkeypatch):
+    code, _, err = call("data", "fetch", "synthetic", "--data-dir", tmp_path)
+    assert code == 2
+    assert "needs no download" in err
+
+    def absent(source):
+        raise ImportError("No module named 'tonic'")
+
+    monkeypatch.setattr(fetch_module, "_from_tonic", absent)
+    code, _, err = call("data", "fetch", "shd", "--data-dir", tmp_path)
+    assert code == 2
+    assert 'pip install "snn-delays[fetch]"' in err
+    assert "https://zenkelab.org/datasets/shd_test.h5.zip" in err
+
+
+@pytest.mark.parametrize("name", ["shd", "ssc", "gsc"])
+def test_training_without_data_names_the_command_that_fetches_it(call, tmp_path, name):
+    words = ("--dataset", name, "--data-dir", tmp_path, "--out", tmp_path / "run")
+    code, _, err = call("train", *FLAGS, *words)
+    assert code == 2
+    assert f"snn-delays data fetch {name} --data-dir {tmp_path}" in err
+
+
+def test_encode_writes_a_spike_file(call, tmp_path):
+    soundfile = pytest.importorskip("soundfile", reason="the extra `gsc` is not installed")
+    for word in ("no", "yes"):
+        (tmp_path / "wavs" / word).mkdir(parents=True)
+        sound = np.random.default_rng(0).normal(0, 0.1, 1000)
+        soundfile.write(tmp_path / "wavs" / word / "a.wav", sound, 16_000)
+    target = tmp_path / "mine.h5"
+    code, out, _ = call("data", "encode", tmp_path / "wavs", "-o", target, "--workers", 1)
+    assert code == 0
+    assert "2/2 recordings" in out
+    assert "2 clips, 2 classes" in out
+    assert read_events(target, channels=700).classes == ("no", "yes")
+    code, _, err = call("data", "encode", tmp_path / "none", "-o", target)
+    assert code == 2
+    assert "is not there" in err
+
+
+def test_variants_give_a_table_and_a_picture(call, trained, tmp_path):
+    folder, summary = trained
+    picture = tmp_path / "variants.png"
+    words = ("--variant", "jitter=0,40", "--variant", "counts-only", "--plot", picture)
+    code, out, _ = call("evaluate", folder.path, *words)
+    assert code == 0
+    rows = {tuple(w.strip() for w in line.split("│")[1:4]) for line in out.splitlines()}
+    plain = f"{100 * summary['test_accuracy']:.1f} %"
+    assert ("as it is", "", plain) in rows
+    assert ("jitter", "0 ms", plain) in rows
+    assert {("jitter", "40 ms"), ("counts-only", "")} <= {row[:2] for row in rows}
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    network = folder.path / "network.json"
+    code, engine, _ = call("evaluate", network, *words)
+    assert code == 0
+    assert plain in engine
+    code, _, err = call("evaluate", folder.path, "--variant", "shuffle")
+    assert code == 2
+    assert "--variant must be one of" in err
+
+
+def test_counts_in_lines_where_there_is_no_terminal():
+    output = Console(file=io.StringIO(), width=200)
+    with CountReporter(output, "recordings") as bar:
+        bar.start(20)
+        for _ in range(20):
+            bar.advance()
+    lines = output.file.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[0].startswith("2/20 recordings")
+    assert lines[-1].endswith("0 s left")

@@ -1,0 +1,82 @@
+"""The run folder: damaged files are one sentence, and the commit is the source's."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from tiny import tiny_recipe
+
+from snn_delays import runs
+from snn_delays.errors import RunError
+from snn_delays.runs import RunFolder
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """A copy of a finished run, to be damaged."""
+    return RunFolder(shutil.copytree(trained[0].path, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{}", "has no dataset, recipe"), ("{", "not valid JSON"), ("\udcff", "not valid JSON")],
+)
+def test_a_damaged_summary(copied, content, message):
+    copied.summary_file.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(RunError, match=message):
+        copied.summary()
+
+
+def test_damaged_or_missing_metrics(copied):
+    copied.metrics_file.write_text('{"epoch": 1}\n{"epo')
+    with pytest.raises(RunError, match="is not JSON lines"):
+        copied.read_metrics()
+    copied.metrics_file.unlink()
+    with pytest.raises(RunError, match="has no finished epoch"):
+        copied.read_metrics()
+
+
+def test_a_run_that_cannot_start_leaves_no_folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.check(tiny_recipe(), resume=False)
+    assert not folder.path.exists()
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunError, match="exists already"):
+        RunFolder(tmp_path / "file").check(tiny_recipe(), resume=False)
+
+
+def test_default_folders_do_not_collide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = runs.default_folder("shd")
+    first.mkdir(parents=True)
+    second = runs.default_folder("shd")
+    assert first != second
+    assert second.name.startswith("shd-")
+
+
+def test_the_commit_is_that_of_the_source_tree(tmp_path, monkeypatch):
+    package = tmp_path / "snn_delays"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(runs, "__file__", str(package / "runs.py"))
+    assert runs.git_commit() is None
+
+    def git(*words):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        command = ["git", "-C", str(tmp_path), *identity, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    commit = git("rev-parse", "HEAD")
+    assert runs.git_commit() == commit
+    (package / "__init__.py").write_text("changed = True")
+    assert runs.git_commit() == f"{commit}+dirty"
+
+
+def test_the_summary_names_versions(trained):
+    summary = json.loads(trained[0].summary_file.read_text())
+    assert {"torch", "spikingjelly", "numpy", "python", "machine"} <= set(summary["versions"])
+    assert set(runs.SUMMARY_KEYS) <= set(summary)
