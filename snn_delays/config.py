@@ -201,8 +201,10 @@ def make_recipe(fields: Mapping[str, Any], where: str = "the recipe") -> Recipe:
     Raises:
         RecipeError: naming the first bad field, what was expected and what was got.
     """
-    for key in fields:
+    for key, value in fields.items():
         _check_key(key, where)
+        for inner in value if isinstance(value, dict) else ():
+            _check_key(f"{key}.{inner}", where)
     try:
         return Recipe(**fields)
     except ValidationError as error:
@@ -227,8 +229,8 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
         key = key.strip()
         if not equals or not key:
             raise RecipeError("--set", "key=value, for example --set epochs=20", repr(pair))
+        _check_key(key, "--set")
         field, _, inner = key.partition(".")
-        _check_key(field, "--set")
         value = _parse_value(_default(field, inner), text.strip())
         if inner:
             table = overrides.setdefault(field, {})
@@ -239,18 +241,29 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def _check_key(key: str, where: str) -> None:
-    if key in Recipe.model_fields:
+    """Refuse a key that is neither a field nor, as `table.field`, one inside a table."""
+    legal = _keys()
+    if key in legal:
         return
-    near = difflib.get_close_matches(key, Recipe.model_fields, n=1)
+    near = difflib.get_close_matches(key, legal, n=1)
     hint = f"Did you mean `{near[0]}`? " if near else ""
-    legal = ", ".join(Recipe.model_fields)
-    raise RecipeError(f"In {where}, `{key}` is not a field. {hint}Fields: {legal}")
+    raise RecipeError(f"In {where}, `{key}` is not a field. {hint}Fields: {', '.join(legal)}")
+
+
+def _keys() -> list[str]:
+    """Every field of a recipe, those of its tables after them as `table.field`."""
+    keys = []
+    for name, field in Recipe.model_fields.items():
+        keys.append(name)
+        if isinstance(field.default, BaseModel):
+            keys += [f"{name}.{inner}" for inner in type(field.default).model_fields]
+    return keys
 
 
 def _default(field: str, inner: str) -> Any:
-    """The default of a field, or of a field inside its table (that of an unknown one is "")."""
+    """The default of a field, or of a field inside its table."""
     default = Recipe.model_fields[field].default
-    return getattr(default, inner, "") if inner else default
+    return getattr(default, inner) if inner else default
 
 
 def _parse_value(default: Any, text: str) -> Any:

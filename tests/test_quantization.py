@@ -151,8 +151,13 @@ def test_tables_of_a_recipe_are_set_by_dotted_keys(tmp_path):
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(RecipeError, match=r"`quantization\.weight_bits`: .*greater than or equal"):
         load_recipe("shd", parse_overrides(["quantization.weight_bits=1"]))
-    with pytest.raises(RecipeError, match=r"`quantization\.bits`"):
+    message = r"`quantization\.bits` is not a field.*Did you mean `quantization\.weight_bits`"
+    with pytest.raises(RecipeError, match=message):
         make_recipe({"quantization": {"bits": 3}})
+    with pytest.raises(RecipeError, match=message):
+        parse_overrides(["quantization.bits=3"])
+    with pytest.raises(RecipeError, match=r"`epochs\.x` is not a field"):
+        parse_overrides(["epochs.x=3"])
     with pytest.raises(SnnDelaysError, match="`delay_step` must be at least 1"):
         quantise(DelayLinear(2, 2, max_delay=3), delay_step=0)
 

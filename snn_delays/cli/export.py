@@ -170,7 +170,7 @@ def _read(source: Path) -> tuple[Network, Recipe | None]:
         from snn_delays.nir_format import load_nir
 
         return load_nir(source), None
-    if source.is_file():
+    if source.is_file() or source.suffix in (".json", ".gz"):
         from snn_delays.network_format import load_network
 
         return load_network(source), None
