@@ -15,7 +15,7 @@ from snn_delays.engine.readout import softmax
 from snn_delays.errors import DataError
 from snn_delays.network_format import Layer
 
-_BLUE, _GREY = "#1f5fa8", "#dddddd"
+_BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#dddddd"
 
 
 def clip_picture(network: Network, x: np.ndarray, title: str) -> Figure:
@@ -27,7 +27,8 @@ def clip_picture(network: Network, x: np.ndarray, title: str) -> Figure:
         title: what the clip is.
     Returns:
         A figure: time on the left, layer by layer; on the right, beside the layer that they lead
-        to, the delays as a matrix and as a histogram.
+        to, the delays as a matrix and as a histogram; top right, the spikes that one neuron's
+        delays line up.
     Raises:
         DataError: the clip has another number of channels or steps than the network.
     """
@@ -40,7 +41,9 @@ def clip_picture(network: Network, x: np.ndarray, title: str) -> Figure:
     grid = figure.add_gridspec(rows, 3, width_ratios=[2.4, 1, 1])
     top = figure.add_subplot(grid[0, 0])
     _raster(top, x, "input channel")
-    top.set_title(f"{title}: {network.readout.classes[int(result.classes[0])]}")
+    top.set_title(f"{title}: answer {network.readout.classes[int(result.classes[0])]}")
+    if result.spikes and result.spikes[0].any():
+        _meeting(figure.add_subplot(grid[0, 1:]), network.layers[0], x, result.spikes[0][0])
     axis = top
     for i, layer in enumerate(network.layers):
         axis = figure.add_subplot(grid[i + 1, 0], sharex=top)
@@ -53,6 +56,49 @@ def clip_picture(network: Network, x: np.ndarray, title: str) -> Figure:
         _histogram(figure.add_subplot(grid[i + 1, 2]), layer)
     axis.set(xlabel="step", xlim=(-0.5, settings.steps + settings.tail_steps - 0.5))
     return figure
+
+
+def meeting(layer: Layer, x: np.ndarray, spikes: np.ndarray) -> tuple[int, int, np.ndarray]:
+    """The hidden spike at which the largest excitation arrives in one step.
+
+    Args:
+        layer: the first layer.
+        x: its input `[T, in]`; silent afterwards.
+        spikes: its output `[T', out]`, with at least one spike.
+    Returns:
+        The neuron, the step, and the arrivals `[n, 3]`: input, step at which it was sent, and the
+        sign of its effect, for every input spike that arrives there in that step.
+    """
+    best, found = -np.inf, (0, 0, np.empty((0, 3), np.int64))
+    for step, neuron in np.argwhere(spikes):
+        sent = step - layer.delays[neuron]  # [in, k]
+        inside = (sent >= 0) & (sent < len(x))
+        count = np.where(inside, x[np.clip(sent, 0, len(x) - 1), np.arange(x.shape[1])[:, None]], 0)
+        drive = layer.real_weights[neuron] * count
+        excitation = float(np.maximum(drive, 0).sum())
+        if excitation > best:
+            channel, contact = np.nonzero(drive)
+            signs = np.sign(drive[channel, contact]).astype(np.int64)
+            arrivals = np.stack([channel, sent[channel, contact], signs], axis=1)
+            best, found = excitation, (int(neuron), int(step), arrivals)
+    return found
+
+
+def _meeting(axis: Any, layer: Layer, x: np.ndarray, spikes: np.ndarray) -> None:
+    """Input spikes on their way to `meeting`: sent at the dot, all there at the vertical line."""
+    neuron, step, arrivals = meeting(layer, x, spikes)
+    for sign, color, label in ((1, _BLUE, "excites"), (-1, _ORANGE, "inhibits")):
+        channel, sent, _ = arrivals[arrivals[:, 2] == sign].T
+        axis.hlines(channel, sent, step, color=color, linewidth=1, label=label)
+        axis.scatter(sent, channel, s=9, color=color, linewidths=0)
+    axis.axvline(step, color="black", linewidth=0.8)
+    axis.set(
+        title=f"input spikes that meet in neuron {neuron} at step {step}",
+        xlabel="step",
+        ylabel="from channel",
+        ylim=(-1, x.shape[1]),
+    )
+    axis.legend(frameon=False, loc="upper left")
 
 
 def _raster(axis: Any, spikes: np.ndarray, label: str) -> None:

@@ -63,15 +63,21 @@ def save_predictions(path: str | Path, predictions: Predictions) -> None:
 def read_clips(path: str | Path, network: Network) -> Iterable[NDArray[np.generic]]:
     """The clips `[n, steps, channels]` of an .npz file or of a spike file, in batches.
 
+    The word `synthetic` stands for the built-in task's test clips.
+
     Raises:
         DataError: the file is neither, or is damaged.
     """
     path = Path(path)
+    if path == Path("synthetic"):
+        from snn_delays.data import SyntheticTask, make_synthetic
+
+        path = make_synthetic(SyntheticTask())["test"]
     if path.suffix == ".npz":
         return clips_from_npz(path)
     if path.name.endswith((".h5", ".h5.gz", ".hdf5")):
         return clips_from_events(path, network)
-    raise DataError(f"{path}", "an .npz file or a spike file (.h5, .h5.gz)")
+    raise DataError(f"{path}", "an .npz file, a spike file (.h5, .h5.gz) or the word synthetic")
 
 
 def first_clips(path: str | Path, network: Network, count: int) -> NDArray[np.generic]:

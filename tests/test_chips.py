@@ -1,5 +1,7 @@
 """A chip's limits: every violation counted; a fitted network breaks none and means the same."""
 
+import shutil
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -135,3 +137,24 @@ def test_export_for_a_chip(call, trained, tmp_path):
     code, _, err = call("export", trained[0].path, "--fit")
     assert code == 2
     assert "need --target" in err
+
+
+def test_a_fitted_network_does_not_replace_the_runs_own(call, trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0].path, run)
+    before = (run / "network.json").read_bytes()
+    code, out, _ = call("export", run, "--target", "loihi2", "--fit", "--scale", "layer")
+    assert code == 0
+    assert "network-loihi2.json: 2 layers" in out.replace("\n", "")
+    assert (run / "network.json").read_bytes() == before
+    fitted = load_network(run / "network-loihi2.json")
+    assert all(np.ptp(layer.weight_scale) == 0 for layer in fitted.layers)
+
+
+def test_neurons_cannot_be_made_to_fit(call, tmp_path):
+    save_network(network(v_reset=None), tmp_path / "net.json")
+    words = ["export", tmp_path / "net.json", "--target", "loihi2", "--fit"]
+    code, _, err = call(*words, "-o", tmp_path / "out.json")
+    assert code == 2
+    assert "cannot be made to fit loihi2 (layer 0: 7 neurons with a soft reset)" in err
+    assert not (tmp_path / "out.json").exists()

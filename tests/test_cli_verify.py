@@ -80,4 +80,6 @@ def test_an_unknown_or_broken_simulator_is_one_sentence(call, files, monkeypatch
 def test_first_clips_of_a_spike_file():
     network = parse(document(sizes=(40, 3, 10), steps=60))
     path = make_synthetic(SyntheticTask())["test"]
-    assert first_clips(path, network, 300).shape == (300, 60, 40)
+    some = first_clips(path, network, 300)
+    assert some.shape == (300, 60, 40)
+    np.testing.assert_array_equal(first_clips("synthetic", network, 300), some)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sample_networks import clips, document
 
-from snn_delays.clip_picture import clip_picture
+from snn_delays.clip_picture import clip_picture, meeting
 from snn_delays.data import SyntheticTask, make_synthetic
 from snn_delays.engine import Network
 from snn_delays.errors import DataError
@@ -33,7 +33,7 @@ def test_every_spike_and_every_delay_is_drawn(tmp_path, options):
         dots = panels[f"hidden layer {i}, neuron"].collections[0].get_offsets()
         np.testing.assert_array_equal(dots, np.argwhere(spikes[0]))
     answer = net.readout.classes[result.classes[0]]
-    assert panels["input channel"].get_title() == f"noise, clip 0: {answer}"
+    assert panels["input channel"].get_title() == f"noise, clip 0: answer {answer}"
     histograms = [axis for axis in figure.axes if axis.get_ylabel() == "synapses"]
     assert len(histograms) == len(net.layers)
     for axis, layer in zip(histograms, net.layers, strict=True):
@@ -47,6 +47,34 @@ def test_every_spike_and_every_delay_is_drawn(tmp_path, options):
         layer = net.layers[1]
         kept = layer.weights[..., 0] != 0
         np.testing.assert_array_equal(shown[kept], layer.delays[..., 0][kept])
+
+
+def test_the_spikes_that_meet_are_those_that_arrive(tmp_path):
+    net, x = network(tmp_path, kernel_count=2)
+    layer, spikes = net.layers[0], net.run(x[None]).spikes[0][0]
+
+    def arrivals(neuron, step):
+        """By hand: (input, sent, sign) and the excitation of what arrives in this step."""
+        rows, excitation = [], 0.0
+        for channel in range(layer.in_features):
+            for k in range(layer.kernel_count):
+                weight = layer.weights[neuron, channel, k]
+                sent = step - layer.delays[neuron, channel, k]
+                if weight != 0 and 0 <= sent < len(x) and x[sent, channel] > 0:
+                    rows.append((channel, sent, np.sign(weight)))
+                    excitation += max(weight, 0) * x[sent, channel]
+        return rows, excitation
+
+    neuron, step, found = meeting(layer, x, spikes)
+    assert spikes[step, neuron]
+    rows, excitation = arrivals(neuron, step)
+    assert [tuple(row) for row in found] == rows
+    assert excitation == max(arrivals(o, t)[1] for t, o in np.argwhere(spikes))
+
+
+def test_a_silent_network_is_drawn_too(tmp_path):
+    net, x = network(tmp_path)
+    assert clip_picture(net, np.zeros_like(x), "silence").axes
 
 
 def test_a_clip_of_another_size_is_refused(tmp_path):

@@ -25,6 +25,7 @@ def modules_loaded_by(code):
         ("import snn_delays", {"torch", "numpy", "spikingjelly", "matplotlib"}),
         ("import snn_delays.engine, snn_delays.network_format", {"torch", "spikingjelly"}),
         ("import snn_delays.predictions", {"torch", "spikingjelly"}),
+        ("import snn_delays.chips, snn_delays.clip_picture, snn_delays.verify", {"torch"}),
         ("import snn_delays.cli", {"torch", "spikingjelly", "matplotlib"}),
         ("from snn_delays import load_recipe", {"torch", "spikingjelly"}),
         ("import snn_delays.training", {"tonic", "torchaudio", "matplotlib.pyplot"}),

@@ -56,7 +56,7 @@ def export_command(
         typer.Option(
             "-o",
             "--output",
-            help="File to write. Default: network.json (or .nir) in a run's folder.",
+            help="File to write. Default: network[-TARGET].json (or .nir) in a run's folder.",
         ),
     ] = None,
     to: Annotated[
@@ -106,7 +106,7 @@ def export_command(
             "`export` needs the folder of a finished run", remedy="For example runs/shd-…"
         )
     network, recipe = _read(source)
-    path = output or _default_output(source, to)
+    path = output or _default_output(source, to, target)
     if target is not None:
         chip = chips.chip(target.value, weight_bits, max_delay)
         original, network = network, _checked(network, chip, fit, delay_step, scale.value)
@@ -181,10 +181,11 @@ def _read(source: Path) -> tuple[Network, Recipe | None]:
     return run_network(folder), folder.recipe()
 
 
-def _default_output(source: Path, to: FormatName) -> Path:
+def _default_output(source: Path, to: FormatName, target: TargetName | None) -> Path:
     if not source.is_dir():
         raise SnnDelaysError("--output is needed where the source is a file, not a run folder")
-    return source / f"network.{to.value}"
+    name = "network" if target is None else f"network-{target.value}"
+    return source / f"{name}.{to.value}"
 
 
 def _write(network: Network, path: Path, to: FormatName) -> None:

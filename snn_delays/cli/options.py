@@ -44,7 +44,11 @@ class SplitName(StrEnum):
 
 NetworkArgument = Annotated[Path, typer.Argument(help="A network.json, or network.json.gz.")]
 ClipsArgument = Annotated[
-    Path, typer.Argument(help="DATA.npz with x [N, steps, channels], or a spike file DATA.h5.")
+    Path,
+    typer.Argument(
+        help="DATA.npz with x [N, steps, channels], a spike file DATA.h5, or the word synthetic "
+        "(the built-in task's test clips)."
+    ),
 ]
 DatasetOption = Annotated[
     DatasetName | None,
