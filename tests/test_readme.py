@@ -75,10 +75,9 @@ def test_the_map_is_the_tree():
         path = "".join(stack).rstrip("/")
         assert (ROOT / path).exists(), path
         listed.add(path)
-    for path in (ROOT / "snn_delays").iterdir():
-        if path.name.startswith("_") or path.suffix not in ("", ".py"):
-            continue
-        assert f"snn_delays/{path.name}" in listed, path.name
+    for path in (ROOT / "snn_delays").rglob("*.py"):
+        if not path.name.startswith("_"):
+            assert path.relative_to(ROOT).as_posix() in listed, path
 
 
 def test_top_level_is_the_fixed_one():
