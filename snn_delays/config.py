@@ -29,11 +29,13 @@ class Augment(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     channel_shift: int = Field(0, ge=0, le=32767, description="largest shift, source channels")
-    channel_jitter: float = Field(0.0, ge=0, description="deviation of each spike's channel")
+    channel_jitter: float = Field(
+        0.0, ge=0, le=32767, description="deviation of each spike's channel"
+    )
     time_shift_ms: float = Field(0.0, ge=0, le=60_000, description="largest shift in time")
     time_warp: float = Field(0.0, ge=0, le=10, description="stretch by up to 1 + this")
     drop: float = Field(0.0, ge=0, lt=1, description="share of spikes left out")
-    noise: float = Field(0.0, ge=0, description="mean number of spikes added to a clip")
+    noise: float = Field(0.0, ge=0, le=1e6, description="mean number of spikes added to a clip")
     cut_mix_share: float = Field(0.0, ge=0, le=1, description="share of clips that are mixed")
 
 

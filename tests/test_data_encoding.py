@@ -78,6 +78,10 @@ BAD_LISTS = {
         "path,label,split\nyes/0.wav,y,train\nyes/1.wav,y,\n",
         "on every line or on none",
     ),
+    "two splits": (
+        "path,label,split\nyes/0.wav,y,train\nyes/../yes/0.wav,y,test\n",
+        "under train and test. A recording belongs to one split",
+    ),
     "open quote": ('path,label\n"yes/0.wav,y\n', "cannot be read as CSV"),
 }
 

@@ -308,8 +308,12 @@ def test_fetching_a_data_set_end_to_end(server, tmp_path, monkeypatch):
     assert presence(SOURCES["shd"], data) == {"train": "intact", "test": "missing"}
     (data / "shd_train.h5").write_bytes(spikes[:-1])
     assert presence(SOURCES["shd"], data)["train"].startswith("DAMAGED")
+    fetch("shd", data, reporter=listener, **QUICK)
+    assert (data / "shd_train.h5").read_bytes() == spikes  # fetched again
     sidecar(data / "shd_train.h5").unlink()
     assert presence(SOURCES["shd"], data)["train"].startswith("present, no checksum")
+    (data / "shd_train.h5").write_bytes(spikes[: len(spikes) // 2])
+    assert presence(SOURCES["shd"], data)["train"].startswith("DAMAGED")
 
 
 def test_presence_of_recordings(tmp_path):

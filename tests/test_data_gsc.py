@@ -137,9 +137,12 @@ def test_the_cache_is_used_and_remade_when_anything_changes(folder, tmp_path, mo
     monkeypatch.setenv("SNN_DELAYS_CACHE", str(tmp_path / "cache"))
     for path in (tmp_path / "cache").iterdir():
         whole = path.read_bytes()
-        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 255]))
-        torch.testing.assert_close(load(folder, "train").batch(torch.arange(8))[0], first)
-        assert path.read_bytes() == whole
+        for place in (-1, -len(whole) // 2, -len(whole) // 3):  # frames; labels, parts, statistics
+            damaged = bytearray(whole)
+            damaged[place] ^= 1
+            path.write_bytes(damaged)
+            torch.testing.assert_close(load(folder, "train").batch(torch.arange(8))[0], first)
+            assert path.read_bytes() == whole
     write(folder / "yes" / "00000000_nohash_0.wav", np.zeros(16_000))
     assert not torch.equal(load(folder, "train").batch(torch.arange(8))[0], first)
 
@@ -187,6 +190,7 @@ BAD_WAVS = {
     "nan": (lambda p: write(p, np.full(9, np.nan)), "not finite"),
     "text": (lambda p: p.write_text("no sound"), "cannot be read as a recording"),
     "nothing": (lambda p: p.write_bytes(b""), "cannot be read as a recording"),
+    "cut in its samples": (lambda p: p.write_bytes(p.read_bytes()[:-99]), "is cut short"),
     "cut": (lambda p: p.write_bytes(p.read_bytes()[:30]), "cannot be read as a recording"),
 }
 

@@ -136,3 +136,20 @@ def test_the_header_says_what_it_holds(source):
     description = json.loads(header["__metadata__"]["store"])
     assert description["source"] == "small.h5"
     assert description["classes"] == list(CLASSES)
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"700", b"900"), (b"zero", b"hero")])
+def test_a_store_with_a_damaged_description_is_made_again(shd_folder, tmp_path, old, new):
+    """A wrong number of channels would bin out of bounds; a wrong class name would mislead."""
+    from snn_delays.data import SOURCES, open_store
+
+    source = SOURCES["shd"]
+    settings = {"channels": 700, "classes": source.classes, "cache_dir": tmp_path}
+    first = open_store(shd_folder / "shd_train.h5", **settings)
+    (packed,) = tmp_path.glob("*.safetensors")
+    content = packed.read_bytes()
+    assert old in content
+    packed.write_bytes(content.replace(old, new, 1))
+    again = open_store(shd_folder / "shd_train.h5", **settings)
+    assert (again.channels, again.classes) == (first.channels, first.classes)
+    assert packed.read_bytes() == content

@@ -40,7 +40,7 @@ def main() -> None:
         frames = spikingjelly_frames(clips, chosen, folder / "spikingjelly")
         check_same_counts(clips, theirs, int(chosen[0]))
         batch_s, single_s, tonic_s, spikingjelly_s = interleaved(
-            options.rounds,
+            options,
             lambda: [clips.batch(part) for part in chosen.split(128)],
             lambda: [clips[i] for i in chosen.tolist()],
             lambda: [theirs[i] for i in chosen.tolist()],

@@ -30,6 +30,7 @@ def read_wav(
     soundfile = _soundfile()
     if not Path(path).is_file():
         raise DataError(f"The recording {path} is not there")
+    _refuse_cut_short(Path(path))
     try:
         samples, found = soundfile.read(path, dtype="float64", always_2d=True)
     except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
@@ -44,6 +45,24 @@ def read_wav(
     if not np.isfinite(samples).all():
         raise DataError(f"{path} holds samples that are not finite")
     return samples[:, 0], int(found)
+
+
+def _refuse_cut_short(path: Path) -> None:
+    """libsndfile reads what is there of a WAV file; one that promises more is refused here."""
+    with open(path, "rb") as file:
+        if file.read(12)[:4] != b"RIFF":
+            return
+        size = os.path.getsize(path)
+        while len(header := file.read(8)) == 8:
+            length = int.from_bytes(header[4:], "little")
+            if header[:4] == b"data":
+                if file.tell() + length > size:
+                    held = size - file.tell()
+                    raise DataError(
+                        f"{path} is cut short: it promises {length} bytes of samples, holds {held}"
+                    )
+                return
+            file.seek(length + length % 2, os.SEEK_CUR)
 
 
 def _soundfile() -> Any:

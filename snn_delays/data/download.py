@@ -17,7 +17,8 @@ from pathlib import Path
 from snn_delays.errors import DataError
 
 _CHUNK = 1 << 18
-_BROKEN = (OSError, http.client.HTTPException)  # URLError, timeouts and resets are OSErrors
+# URLError, timeouts and resets are OSErrors; an address that is none is a ValueError
+_BROKEN = (OSError, http.client.HTTPException, ValueError)
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers of a server that may recover
 
 
@@ -29,11 +30,13 @@ class Archive:
         url: where it is.
         checksum: `md5:...` or `sha256:...`, in hexadecimal.
         megabytes: about how large it is, for messages.
+        folder: where below the data folder it is unpacked.
     """
 
     url: str
     checksum: str
     megabytes: int
+    folder: str = ""
 
     @property
     def filename(self) -> str:
@@ -114,7 +117,7 @@ def by_hand(archive: Archive, folder: Path) -> str:
     proof = f", {algorithm} {expected}" if expected else ""
     return (
         f"By hand: download {archive.url} (about {archive.megabytes} MB{proof}) "
-        f"and unpack it in {folder}"
+        f"and unpack it in {folder / archive.folder}"
     )
 
 
@@ -172,11 +175,11 @@ def _transfer(archive: Archive, part: Path, reporter: DownloadReporter, timeout_
     with answer:
         resumed = answer.status == 206 and _range_start(answer) == done
         if answer.status == 206 and not resumed:
-            part.unlink()
+            part.unlink(missing_ok=True)
             raise _TransferError("the server resumes at a wrong place")
         done = done if resumed else 0
         length = answer.headers.get("Content-Length", "")
-        total = done + int(length) if length.isdecimal() else None
+        total = done + int(length) if length.isdecimal() and len(length) < 19 else None
         reporter.start(archive.filename, total, done)
         with open(part, "ab" if resumed else "wb") as file:
             while chunk := _read(answer):
@@ -204,7 +207,8 @@ def _reason(error: BaseException) -> str:
     inner = getattr(error, "reason", error)
     if isinstance(inner, TimeoutError):
         return "no bytes arrive"
-    return getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
+    text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
+    return " ".join(text.split())
 
 
 def _size(path: Path) -> int:

@@ -81,6 +81,13 @@ def _read_list(path: Path) -> list[Recording]:
         raise DataError(f"{path} lists no recordings")
     if len({bool(one.split) for one in found}) > 1:
         raise DataError(f"The `split` of {path}", "given on every line or on none")
+    splits: dict[Path, str] = {}
+    for one in found:
+        if splits.setdefault(one.path.resolve(), one.split) != one.split:
+            raise DataError(
+                f"{path} lists {one.path} under {splits[one.path.resolve()]} and {one.split}",
+                remedy="A recording belongs to one split.",
+            )
     return found
 
 

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from snn_delays.atomic import replacing, write_text
 from snn_delays.data.download import Archive, DownloadReporter, by_hand, download
+from snn_delays.data.presence import is_damaged
 from snn_delays.data.sources import Source, find_source, sidecar
 from snn_delays.errors import DataError
 
@@ -38,7 +39,11 @@ def archives(name: str) -> list[Archive]:
     except ImportError as error:
         extra = "gsc" if name == "gsc" else "fetch"
         plain = " ".join(
-            by_hand(Archive(source.address + filename, "", size), Path("your data folder")) + "."
+            by_hand(
+                Archive(source.address + filename, "", size, source.folder or ""),
+                Path("your data folder"),
+            )
+            + "."
             for filename, size in source.archives.items()
         )
         raise DataError(
@@ -65,7 +70,12 @@ def _from_torchaudio(source: Source) -> list[Archive]:
     (filename,) = source.archives
     urls = [url for url in speechcommands._CHECKSUMS if url.endswith(f"/{filename}")]
     return [
-        Archive(url, f"sha256:{speechcommands._CHECKSUMS[url]}", source.archives[filename])
+        Archive(
+            url,
+            f"sha256:{speechcommands._CHECKSUMS[url]}",
+            source.archives[filename],
+            source.folder or "",
+        )
         for url in urls
     ]
 
@@ -79,7 +89,7 @@ def fetch(
 ) -> list[Path]:
     """Download the data set `name` into `data_dir`, check it, unpack it, and drop the archives.
 
-    What is there already is left alone.
+    What is there already and whole is left alone; a damaged file is fetched again.
 
     Args:
         options: of `download.download`.
@@ -92,14 +102,21 @@ def fetch(
     """
     folder, reporter = Path(data_dir).expanduser(), reporter or DownloadReporter()
     paths = []
-    for archive in archives(name):
+    wanted = archives(name)
+    for number, archive in enumerate(wanted):
         target = folder / (
             find_source(name).folder or archive.filename.removesuffix(".zip")
         )  # a folder of recordings, or one file
-        if target.exists():
+        if target.exists() and not is_damaged(target):
             reporter.message(f"{target} is there already")
         else:
-            packed = download(archive, folder, reporter=reporter, **options)
+            if target.exists():
+                reporter.message(f"{target} is damaged and is fetched again")
+            try:
+                packed = download(archive, folder, reporter=reporter, **options)
+            except DataError as error:
+                others = " ".join(by_hand(other, folder) + "." for other in wanted[number + 1 :])
+                raise DataError(str(error), remedy=others) from error
             reporter.message(f"Unpacking {archive.filename}")
             unpack(packed, target)
             packed.unlink()

@@ -30,7 +30,7 @@ FEATURES = ("mel140", "published")
 PARTS = ("train", "valid", "test")
 
 _LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
-_FRAMES_VERSION = 1  # raise it when the same recordings would give other frames
+_FRAMES_VERSION = 2  # raise it when the same recordings would give other frames
 _BATCH = 256  # recordings at a time
 
 
@@ -164,8 +164,8 @@ def _read_frames(frames_file: Path, index_file: Path) -> Frames | None:
     try:
         index = load_file(index_file)
         with open(frames_file, "rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").digest()
-        if index.pop("sha256").tobytes() != checksum:
+            digest = hashlib.file_digest(file, "sha256")
+        if index.pop("sha256").tobytes() != _sealed(digest, index):
             return None
         # "c", copy on write: torch wants writable memory, and the file is never changed.
         return Frames(frames=np.load(frames_file, mmap_mode="c"), **index)
@@ -197,7 +197,7 @@ def _write_frames(
         frames.flush()
         del frames
         with open(temporary, "rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").digest()
+            digest = hashlib.file_digest(file, "sha256")
     mean = sums[0] / count
     deviation = np.sqrt(np.maximum(sums[1] / count - mean**2, 0))
     index = {
@@ -206,10 +206,18 @@ def _write_frames(
         "parts": np.array([PARTS.index(clip.part) for clip in clips], np.int64),
         "mean": mean.astype(np.float32),
         "deviation": np.where(low == high, 0, deviation).astype(np.float32),
-        "sha256": np.frombuffer(checksum, np.uint8),
     }
+    index["sha256"] = np.frombuffer(_sealed(digest, index), np.uint8)
     with replacing(index_file) as temporary:
         save_file(index, temporary)
+
+
+def _sealed(frames_digest: Any, index: dict[str, NDArray[Any]]) -> bytes:
+    """The checksum of the frames, already in `frames_digest`, and of the whole index."""
+    for name in sorted(index):
+        frames_digest.update(f"{name} {index[name].dtype} {index[name].shape}".encode())
+        frames_digest.update(np.ascontiguousarray(index[name]).tobytes())
+    return frames_digest.digest()
 
 
 def _second(path: Path) -> NDArray[np.float32]:

@@ -5,7 +5,12 @@ Files fetched by this package are checked against the SHA-256 kept beside them.
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
+from pathlib import Path
+
+import h5py
 
 from snn_delays.data.download import matches
 from snn_delays.data.sources import Source, find_file, find_folder, sidecar
@@ -35,11 +40,36 @@ def _file(filename: str, data_dir: str | os.PathLike[str]) -> str:
         path = find_file(data_dir, filename)
     except MissingSplitError:
         return "missing"
+    if is_damaged(path):
+        return f"DAMAGED ({path})"
+    if sidecar(path).is_file():
+        return "intact"
+    return f"present, no checksum beside it ({path.name})"
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a file differs from the checksum beside it or, without one, is no HDF5 or gzip file.
+
+    A folder is never said to be damaged.
+    """
+    if path.is_dir():
+        return False
     try:
         expected = sidecar(path).read_text("utf-8").split()[0]
+        return not matches(path, f"sha256:{expected}")
     except (OSError, UnicodeDecodeError, IndexError):
-        return f"present, no checksum beside it ({path.name})"
-    return "intact" if matches(path, f"sha256:{expected}") else f"DAMAGED ({path})"
+        pass  # no checksum: at least the file's own structure must be whole
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:
+                while file.read(1 << 20):
+                    pass
+        else:
+            with h5py.File(path, "r"):
+                pass
+    except (OSError, EOFError, zlib.error):
+        return True
+    return False
 
 
 def _recordings(source: Source, data_dir: str | os.PathLike[str]) -> str:

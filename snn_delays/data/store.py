@@ -23,7 +23,7 @@ from snn_delays.errors import DataError
 
 __all__ = ["EventStore", "cache_folder", "open_store"]
 
-_STORE_VERSION = 1  # raise it when the meaning of a store changes: old ones are then left unread
+_STORE_VERSION = 2  # raise it when the meaning of a store changes: old ones are then left unread
 _DTYPES = {"times_us": "I32", "units": "I16", "offsets": "I64", "labels": "I64", "speakers": "I64"}
 _NUMPY: dict[str, np.dtype[Any]] = {
     "I16": np.dtype("<i2"),
@@ -111,8 +111,14 @@ def _write_store(packed: Path, key: str, store: EventStore) -> None:
     checksums = {name: hashlib.sha256(array.data).hexdigest() for name, array in tensors.items()}
     description = {"key": key, "version": _STORE_VERSION, "source": store.source}
     description |= {"channels": store.channels, "classes": store.classes, "sha256": checksums}
+    description["own_sha256"] = _digest(description)
     with replacing(packed) as temporary:
         save_file(tensors, temporary, metadata={"store": json.dumps(description)})
+
+
+def _digest(description: dict[str, Any]) -> str:
+    """The checksum of what a store says about itself."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 def _read_store(packed: Path, key: str, source: str) -> EventStore | None:
@@ -123,7 +129,7 @@ def _read_store(packed: Path, key: str, source: str) -> EventStore | None:
         start = 8 + int.from_bytes(raw[:8].tobytes(), "little")
         header = json.loads(raw[8:start].tobytes())
         description = json.loads(header["__metadata__"]["store"])
-        if description["key"] != key:
+        if description.pop("own_sha256") != _digest(description) or description["key"] != key:
             return None
         arrays: dict[str, NDArray[Any]] = {}
         for name, dtype in _DTYPES.items():
