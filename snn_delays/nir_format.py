@@ -83,7 +83,22 @@ def from_nir(graph: nir.NIRGraph) -> Network:
                 raise NetworkFormatError(
                     f"NIR graph: `layer{i}.{name}`", f"{value[0]}, as its metadata says", "another"
                 )
+    _refuse_changed(to_nir(network), graph)
     return network
+
+
+def _refuse_changed(expected: nir.NIRGraph, found: nir.NIRGraph) -> None:
+    """Refuse a graph in which a node or edge is not what `to_nir` writes for its network.
+
+    Delays are read by the nodes' names; other readers go by the nodes and edges themselves.
+    """
+    if sorted(expected.edges) != sorted(found.edges) or set(expected.nodes) != set(found.nodes):
+        raise NetworkFormatError("NIR graph: its nodes or edges were changed")
+    for name, node in expected.nodes.items():
+        theirs = found.nodes[name].to_dict()
+        for field, value in node.to_dict().items():
+            if isinstance(value, np.ndarray) and not np.array_equal(value, theirs.get(field)):
+                raise NetworkFormatError(f"NIR graph: `{name}.{field}` was changed")
 
 
 def save_nir(network: Network, path: str | Path) -> None:

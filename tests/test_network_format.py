@@ -339,3 +339,21 @@ def test_json_schema_accepts_short_delays_and_the_golden_file() -> None:
 def test_json_schema_refuses(path: tuple[Any, ...], value: Any) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(damaged(path, value), json_schema())
+
+
+def test_many_duplicate_keys_are_refused_at_once() -> None:
+    """Every key is looked at once: half a megabyte of them once took seventeen seconds."""
+    keys = ", ".join(f'"k{i}": 0' for i in range(200_000))
+    with pytest.raises(NetworkFormatError, match="the key 'k199999' appears twice"):
+        load_network(f'{{{keys}, "k199999": 1}}'.encode())
+
+
+def test_scaled_weights_must_be_finite() -> None:
+    text = document()
+    weights = np.zeros_like(np.array(text["layers"][0]["weights"]))
+    weights.flat[0] = 1e300
+    text["layers"][0] |= {"weights": weights.tolist(), "weight_scale": 1e300}
+    with pytest.raises(
+        NetworkFormatError, match=r"layers\[0\]\.weight_scale` must be small enough"
+    ):
+        parse(text)

@@ -110,3 +110,24 @@ def test_what_nir_cannot_say_is_refused() -> None:
     graph.metadata.pop(METADATA_KEY)
     with pytest.raises(NetworkFormatError, match="has no metadata 'snn_delays'"):
         from_nir(graph)
+
+
+@pytest.mark.parametrize("change", ["delay", "weight", "edge"])
+def test_a_changed_graph_is_refused(change: str) -> None:
+    """Another reader would run another network than the one that we read by the nodes' names."""
+    graph = to_nir(sparse())
+    delay = next(n for n in graph.nodes.values() if type(n).__name__ == "Delay")
+    linear = next(n for n in graph.nodes.values() if type(n).__name__ in ("Linear", "Affine"))
+    if change == "delay":
+        delay.delay = delay.delay + 0.05
+    elif change == "weight":
+        linear.weight = linear.weight + 0.5
+    else:
+        graph.edges.pop()
+    if change == "weight":  # another weight is another network, and a legal one
+        assert not np.array_equal(
+            from_nir(graph).layers[0].real_weights, sparse().layers[0].real_weights
+        )
+        return
+    with pytest.raises(NetworkFormatError, match="changed"):
+        from_nir(graph)

@@ -1,6 +1,8 @@
 """The engine: runs a network.json over whole clips, or as a stream one step at a time.
 
-Both give the spikes of `reference`, and count what a neuromorphic chip would.
+Whole clips give the very bits of `reference`. A stream adds currents in order of arrival, so its
+spikes are the same wherever a voltage is further from its threshold than rounding (`margin` says
+how far; an exact tie may fall either way). Both count what a neuromorphic chip would.
 """
 
 from __future__ import annotations

@@ -171,9 +171,16 @@ class Layer(_Part):
             path = f"`weights{index_path(bad)}` = {weights[bad]}"
             raise refusal("", "absent where weights are not whole numbers", f"it beside {path}")
         scale = read_numbers(value)
-        return (
-            np.full(len(weights), scale) if scale.ndim == 0 else _shaped(scale, weights.shape[:1])
+        scale = (
+            np.full(len(weights), scale) if not scale.ndim else _shaped(scale, weights.shape[:1])
         )
+        with np.errstate(over="ignore"):
+            real = weights * scale[:, None, None]
+        bad = first_index(~np.isfinite(real))
+        if bad is not None:
+            path = f"`weights{index_path(bad)}` = {weights[bad]:g}"
+            raise refusal("", "small enough for finite weights", f"{scale[bad[0]]:g} for {path}")
+        return scale
 
     @field_validator("bias", mode="before")
     @classmethod
