@@ -61,19 +61,6 @@ def test_a_killed_worker_costs_its_own_job_only(tmp_path):
     assert summary["epochs"] == 1
 
 
-def test_closing_early_stops_the_processes_and_keeps_finished_epochs(tmp_path):
-    jobs = [tiny_job(tmp_path / "short"), tiny_job(tmp_path / "long", hidden=[64])]
-    jobs[1] = replace(jobs[1], recipe=jobs[1].recipe.model_copy(update={"epochs": 500}))
-    running = run_locally(jobs, workers=2, threads=1)
-    assert next(running)[0] == jobs[0]
-    while not RunFolder(jobs[1].folder).metrics_file.exists():
-        time.sleep(0.01)
-    running.close()
-    assert not multiprocessing.active_children()
-    assert RunFolder(jobs[1].folder).read_metrics()
-    assert not list(jobs[1].folder.glob(".*.tmp*"))
-
-
 def test_at_least_one_worker_and_thread():
     assert core_count() >= 1
     with pytest.raises(SnnDelaysError, match="at least 1; got 0"):
