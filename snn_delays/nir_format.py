@@ -3,7 +3,7 @@
 NIR's units are seconds; what it has no word for travels as JSON in the graph's metadata.
 
 A layer becomes, for every delay d in it, `Delay(d * dt)` then `Linear(W_d)`, summed at its `LIF`
-(or `LI`); a bias makes the first of them `Affine`. NIR spikes where `v > v_threshold`, we where
+(or `LI`), with `weight_scale` multiplied in; a bias makes the first of them `Affine`. NIR spikes where `v > v_threshold`, we where
 `v >= v_threshold`: the written threshold is the next smaller float64, which is the same. NIR has
 no soft reset: such a network is refused.
 
