@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+_TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}\.tmp(\.[^.]*)?")  # the names that `replacing` makes
 
 
 @contextmanager
@@ -36,12 +40,36 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; ours are ordinary ones
         os.replace(temporary, final)
+        _flush_folder(final.parent)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError) and error.filename == str(temporary):
             error.filename, error.filename2 = str(final), None  # the name the user knows
         raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a renaming in `folder` outlast a power cut, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What processes that were killed while writing into `folder` left there."""
+    return [path for path in folder.glob(".*") if _TEMPORARY.fullmatch(path.name)]
+
+
+def remove_leftovers(folder: Path, older_than_s: float = 0.0) -> None:
+    """Remove them."""
+    for path in leftovers(folder):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime >= older_than_s:
+                path.unlink()
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
