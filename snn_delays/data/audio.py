@@ -30,9 +30,11 @@ def read_wav(
     soundfile = _soundfile()
     if not Path(path).is_file():
         raise DataError(f"The recording {path} is not there")
-    _refuse_cut_short(Path(path))
     try:
+        _refuse_cut_short(Path(path))
         samples, found = soundfile.read(path, dtype="float64", always_2d=True)
+    except DataError:
+        raise
     except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else "unknown reason"
         raise DataError(f"{path} cannot be read as a recording ({reason.rstrip('.')})") from error
