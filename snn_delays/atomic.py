@@ -8,11 +8,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+_TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}\.tmp(\.[^.]*)?")  # the names that `replacing` makes
 
 
 @contextmanager
@@ -47,6 +51,8 @@ def replacing_all(paths: Iterable[str | os.PathLike[str]]) -> Iterator[list[Path
             temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; ours are ordinary ones
         for temporary, final in temporaries.items():
             os.replace(temporary, final)
+        for folder in {final.parent for final in temporaries.values()}:
+            _flush_folder(folder)
     except BaseException as error:
         for temporary in temporaries:
             with suppress(OSError):
@@ -56,6 +62,29 @@ def replacing_all(paths: Iterable[str | os.PathLike[str]]) -> Iterator[list[Path
             if known is not None:
                 error.filename, error.filename2 = str(known), None  # the name the user knows
         raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a renaming in `folder` outlast a power cut, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What processes that were killed while writing into `folder` left there."""
+    return [path for path in folder.glob(".*") if _TEMPORARY.fullmatch(path.name)]
+
+
+def remove_leftovers(folder: Path, older_than_s: float = 0.0) -> None:
+    """Remove them."""
+    for path in leftovers(folder):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime >= older_than_s:
+                path.unlink()
 
 
 def _temporary_beside(final: Path) -> Path:

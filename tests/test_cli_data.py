@@ -10,28 +10,10 @@ from data_helpers import random_store
 from rich.console import Console
 from tiny import FLAGS
 
-from snn_delays.cli import main
 from snn_delays.cli.console import CountReporter
 from snn_delays.cli.data import _how_to_train
 from snn_delays.data import fetch as fetch_module
 from snn_delays.data.hdf5 import read_events, write_events
-
-
-@pytest.fixture
-def call(capsys, monkeypatch):
-    """Run the command line; returns exit code, standard output, standard error."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*words):
-        code = 0
-        try:
-            main([str(w) for w in words])
-        except SystemExit as stop:
-            code = stop.code or 0
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return run
 
 
 def test_list_shows_every_data_set_and_what_is_there(call, shd_folder, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sample_networks import clips, document
+from test_engine import seven_tenths
 
 from snn_delays import verify as verify_module
 from snn_delays.errors import SnnDelaysError
@@ -57,6 +58,15 @@ def test_simulator_gives_the_same_spikes_and_answers(
     assert min(report.spikes) > 20
     assert report.different_spikes == [0, 0]
     assert report.largest_score_difference < 1e-9
+    assert report.same
+
+
+def test_an_exact_tie_of_scaled_weights_is_the_same_in_brian2() -> None:
+    needed("brian2")
+    doc, x = seven_tenths()
+    report = verify(parse(doc), x, "brian2")
+    assert report.spikes == [1]
+    assert report.margin == 0
     assert report.same
 
 
