@@ -154,7 +154,7 @@ def _one_scale(where: str, layer: Layer) -> float:
     if scale is None or np.ptp(scale) > 0 or scale[0] == 0:
         found = "real weights" if scale is None else "several scales, or 0"
         raise SnnDelaysError(
-            f"{where}.weight_scale",
+            f"{where[:-1]}.weight_scale`",
             "one positive number for netx, which holds integer weights and one threshold a layer",
             found,
             "Export with --target loihi2 --fit --scale layer.",

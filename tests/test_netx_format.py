@@ -182,6 +182,9 @@ def test_export_writes_netx(call: Any, trained: Any, tmp_path: Path) -> None:
     assert code == 0
     assert "Accuracy on 960 clips of synthetic test:" in out
     assert fields(tmp_path / "a.net")["layer/1/weight"].shape == (8, 40)
+    code, _, err = call("export", tmp_path / "a.net", "-o", tmp_path / "b.json")
+    assert code == 2
+    assert "a.net is a netx file by its name, which cannot be read back" in err
     code, _, err = call(*words, "--to", "netx", "--target", "spinnaker1")
     assert code == 2
     assert "--target must be loihi2 for netx" in err

@@ -167,6 +167,11 @@ def _read(source: Path) -> tuple[Network, Recipe | None]:
         from snn_delays.nir_format import load_nir
 
         return load_nir(source), None
+    if source.suffix == SUFFIXES[FormatName.netx]:
+        raise SnnDelaysError(
+            f"{source} is a netx file by its name, which cannot be read back",
+            remedy="Export from the run or its network.json.",
+        )
     if source.is_file() or source.suffix in (".json", ".gz"):
         from snn_delays.network_format import load_network
 
