@@ -22,7 +22,8 @@ _TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}\.tmp(\.[^.]*)?")  # the names that `
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it over `path`.
 
-    On any exception the temporary file is removed and `path` is left as it was.
+    On any exception the temporary file is removed and `path` is left as it was. A fault of the disk
+    is an OSError that names `path`.
     The folder is made if it is missing.
     """
     final = Path(path)
@@ -44,9 +45,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.filename == str(temporary):
-            error.filename, error.filename2 = str(final), None  # the name the user knows
+        if isinstance(error, Exception) and (number := _system_error(error)):
+            raise OSError(number, os.strerror(number), str(final)) from error
         raise
+
+
+def _system_error(error: Exception) -> int | None:
+    """The system's number of an error, which safetensors and HDF5 only mention in their text."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = re.search(r"(?:os error|errno =) (\d+)", str(error))
+    return int(found[1]) if found else None
 
 
 def _flush_folder(folder: Path) -> None:

@@ -63,6 +63,12 @@ class TrainingError(SnnDelaysError):
     exit_code = 1
 
 
+class MachineFault(SnnDelaysError):
+    """Memory or the disk gave out: a fault of the machine, not of input."""
+
+    exit_code = 1
+
+
 class Terminated(KeyboardInterrupt):
     """The process was asked to end by the signal `number`: SIGTERM, or SIGHUP."""
 

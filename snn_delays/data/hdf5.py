@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_delays.atomic import replacing
+from snn_delays.atomic import write_bytes
 from snn_delays.data.events import LARGEST_CHANNELS, LARGEST_TIME_US, EventStore
 from snn_delays.data.heap import check_ragged
 from snn_delays.errors import DataError
@@ -251,12 +251,16 @@ def write_events(path: str | os.PathLike[str], store: EventStore) -> None:
         late, store.times_us, "times_us", f"below {_WRITE_LIMIT_US}", store.source, store.offsets
     )
     seconds = (store.times_us / 1e6).astype(np.float32)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    # In memory first: HDF5 keeps silent about a disk that is full when it closes a file.
+    with h5py.File(str(path), "w", driver="core", backing_store=False) as file:
         _write_ragged(file, "spikes/times", seconds, store.offsets, np.float32)
         _write_ragged(file, "spikes/units", store.units, store.offsets, np.uint16)
         file["labels"] = store.labels.astype(np.uint16)
         file["extra/speaker"] = store.speakers.astype(np.int16)
         file["extra/keys"] = _as_bytes(store.classes)
+        file.flush()
+        image = file.id.get_file_image()
+    write_bytes(path, image)
 
 
 def _write_ragged(
