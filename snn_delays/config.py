@@ -78,6 +78,10 @@ class Recipe(BaseModel):
     # Network
     hidden: tuple[Positive, ...] = Field((256, 256), min_length=1, description="layer widths")
     delays: Literal["learned", "fixed", "none"] = Field("learned", description="the arm")
+    granularity: Literal["synaptic", "axonal", "dendritic"] = Field(
+        "synaptic", description="one delay per synapse, per input or per output"
+    )
+    learn_weights: bool = Field(True, description="off: nothing but delays is learned")
     max_delay: int = Field(24, ge=0, le=4096, description="largest delay, inclusive")
     kernel_count: int = Field(1, ge=1, le=64, description="delayed contacts per pair of neurons")
     tail_steps: int = Field(24, ge=0, le=10_000, description="zeros after the input, every arm")
@@ -135,6 +139,11 @@ class Recipe(BaseModel):
         if self.reset == "hard" and self.v_reset >= self.v_threshold:
             raise ValueError(
                 f"v_reset must be below v_threshold; got {self.v_reset} >= {self.v_threshold}"
+            )
+        if not self.learn_weights and self.delays != "learned":
+            raise ValueError(
+                f"learn_weights = false leaves nothing to learn unless delays is 'learned'; "
+                f"got {self.delays!r}"
             )
         if self.max_delay >= self.steps + self.tail_steps:
             raise ValueError(
@@ -219,8 +228,17 @@ def make_recipe(fields: Mapping[str, Any], where: str = "the recipe") -> Recipe:
         raise RecipeError(f"In {where}, `{key}`: {message}; got {first['input']!r}") from None
 
 
-def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
-    """Turn `key=value` words into fields; values are TOML, bare words are strings.
+def changed(recipe: Recipe, overrides: Mapping[str, Any], where: str = "the recipe") -> Recipe:
+    """The recipe with some fields changed, those of a table one by one, and validated anew.
+
+    Raises:
+        RecipeError: as `make_recipe`.
+    """
+    return make_recipe(_merged(recipe.model_dump(), overrides), where)
+
+
+def parse_overrides(pairs: Iterable[str], option: str = "--set") -> dict[str, Any]:
+    """Turn `key=value` words of `option` into fields; values are TOML, bare words are strings.
 
     `hidden=128` and `hidden=128,64` both work for a field that holds several numbers, and
     `augment.drop=0.1` for a field inside a table.
@@ -230,8 +248,8 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         key = key.strip()
         if not equals or not key:
-            raise RecipeError("--set", "key=value, for example --set epochs=20", repr(pair))
-        _check_key(key, "--set")
+            raise RecipeError(option, f"key=value, for example {option} epochs=20", repr(pair))
+        _check_key(key, option)
         field, _, inner = key.partition(".")
         value = _parse_value(_default(field, inner), text.strip())
         if inner:

@@ -49,6 +49,12 @@ class MissingSplitError(DataError):
     """The file of one split is not there, so that split cannot be used; the others may be."""
 
 
+class DataWriteError(DataError):
+    """A data file or a cache cannot be written: a fault of the disk, not of input."""
+
+    exit_code = 1
+
+
 class NetworkFormatError(SnnDelaysError):
     """A network.json does not follow the format; the message names the field's path."""
 

@@ -10,8 +10,6 @@ import os
 from itertools import pairwise
 from pathlib import Path
 
-import torch
-
 from snn_delays.config import Recipe
 from snn_delays.errors import RecipeError
 
@@ -45,6 +43,8 @@ def fitting_batch(recipe: Recipe, channels: int, classes: int, available: int) -
 def total_bytes(device: str) -> int:
     """The memory of a GPU; else of the machine, or what this process may have of it."""
     if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.get_device_properties(device).total_memory
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for name in _LIMIT_FILES:
@@ -58,6 +58,8 @@ def total_bytes(device: str) -> int:
 def free_bytes(device: str) -> int:
     """What this process could take now in addition, about."""
     if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.mem_get_info(device)[0]
     taken = Path("/proc/self/statm").read_text("ascii").split() if os.name == "posix" else []
     column = 0 if _address_limit() else 1  # a limit counts addresses, a machine real memory

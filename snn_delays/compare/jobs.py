@@ -1,0 +1,101 @@
+"""A job: one training run of a study, as plain data that any process or machine can take up.
+
+A runner is whatever carries jobs out: `workers.run_locally`, or one that sends them elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from snn_delays.assembly import check_device
+from snn_delays.compare.answers import answers_file, write_answers
+from snn_delays.config import Recipe
+from snn_delays.errors import SnnDelaysError
+from snn_delays.export import export_run
+from snn_delays.plots import plot_run
+from snn_delays.reporting import Reporter
+from snn_delays.runs import Record, RunFolder
+from snn_delays.training import train
+
+Setting: TypeAlias = tuple[tuple[str, str], ...]
+"""Values of a study's axes: (recipe field, value as typed) pairs."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a study; picklable.
+
+    Attributes:
+        recipe: what to train.
+        folder: its run folder.
+        data_dir: where the data files lie (not needed for `synthetic`).
+        device: `auto`, or a torch device.
+        arm: the arm it belongs to, such as `learned`.
+        setting: where on the study's axes it lies.
+    """
+
+    recipe: Recipe
+    folder: Path
+    data_dir: Path | None
+    device: str
+    arm: str
+    setting: Setting = ()
+
+    @property
+    def name(self) -> str:
+        """`learned, max_delay=8, seed 3`, for people."""
+        values = [f"{field}={value}" for field, value in self.setting]
+        return ", ".join([self.arm, *values, f"seed {self.recipe.seed}"])
+
+
+Result: TypeAlias = Record | SnnDelaysError
+"""What comes of a job: the run's summary, or why there is none."""
+
+Runner: TypeAlias = Callable[[Sequence[Job]], Iterator[tuple[Job, Result]]]
+"""Carries jobs out, in any order, and yields each as it ends, well or badly."""
+
+
+def finished_summary(job: Job) -> Record | None:
+    """The summary of a job whose folder holds all that `run_job` leaves; None if it does not.
+
+    Raises:
+        RunError: the folder holds a run of another recipe.
+    """
+    folder = RunFolder(job.folder)
+    if folder.recipe_file.is_file():
+        folder.check(job.recipe, resume=True)
+    return folder.summary() if answers_file(folder).is_file() else None
+
+
+def run_job(job: Job, reporter: Reporter | None = None) -> Record:
+    """Train, export, plot and answer; what the folder already holds is not done again.
+
+    An unfinished run goes on after its last finished epoch.
+
+    Args:
+        job: what to do.
+        reporter: receives the progress of training.
+    Returns:
+        The run's summary.
+    Raises:
+        SnnDelaysError: whatever `train` raises; an unfinished run of another recipe, for one.
+    """
+    summary = finished_summary(job)
+    if summary is not None:
+        return summary
+    folder, device = RunFolder(job.folder), check_device(job.device)
+    summary = train(
+        job.recipe,
+        folder,
+        data_dir=job.data_dir,
+        device=device,
+        resume=folder.recipe_file.is_file(),
+        reporter=reporter,
+    )
+    export_run(folder)
+    plot_run(folder, job.data_dir)
+    write_answers(folder, job.data_dir, device)  # the last file: it shows that all is there
+    return summary
