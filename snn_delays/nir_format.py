@@ -3,20 +3,25 @@
 NIR's units are seconds; what it has no word for travels as JSON in the graph's metadata.
 
 A layer becomes, for every delay d in it, `Delay(d * dt)` then `Linear(W_d)`, summed at its `LIF`
-(or `LI`); a bias makes the first of them `Affine`. NIR spikes where `v > v_threshold`, we where
-`v >= v_threshold`: the written threshold is the next smaller float64, which is the same. NIR has
-no soft reset: such a network is refused.
+(or `LI`), with `weight_scale` multiplied in; a bias makes the first of them `Affine`. NIR spikes
+where `v > v_threshold`, we where `v >= v_threshold`: the written threshold is the next smaller
+float64, which is the same. NIR has no soft reset: such a network is refused.
+
+`nir_torch` runs the graph, with its delays. No other reader of NIR maps `Delay` (seen in nirtorch
+2.6, SpikingJelly 2.0, norse 1.1, snnTorch 1.0, sinabs 3.1, Rockpool 3.1, spyx 1.0): some refuse the
+node, norse and spyx pass over it without a word.
 """
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snn_delays.atomic import replacing
+from snn_delays.atomic import write_bytes
 from snn_delays.errors import NetworkFormatError, SnnDelaysError
 from snn_delays.network_format import LI, Layer, Network, parse
 
@@ -103,9 +108,9 @@ def _refuse_changed(expected: nir.NIRGraph, found: nir.NIRGraph) -> None:
 
 def save_nir(network: Network, path: str | Path) -> None:
     """Write the network as a NIR file (HDF5), atomically; see `to_nir`."""
-    graph = to_nir(network)
-    with replacing(path) as temporary:
-        _nir().write(temporary, graph)
+    image = io.BytesIO()  # HDF5 itself keeps silent about a disk that is full
+    _nir().write(image, to_nir(network))
+    write_bytes(path, image.getvalue())
 
 
 def load_nir(path: str | Path) -> Network:

@@ -1,7 +1,7 @@
 """Training: from a recipe to a run folder with a trained, rounded, tested network.
 
 `train` is the whole story; the functions below it are its parts. Every epoch draws its randomness
-from (seed, epoch) alone, so a run that is resumed at an epoch goes on exactly.
+from (seed, epoch), and `Keeper` saves how far it has come, so a resumed run goes on exactly.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from snn_delays import checkpoint as ckpt
+from snn_delays import faults, memory
 from snn_delays.allocator import keep_freed_memory
 from snn_delays.assembly import Splits, load_splits, network_from_recipe, start_from
 from snn_delays.config import Recipe
@@ -26,11 +27,13 @@ from snn_delays.data import ClipDataset
 from snn_delays.data.augment import augmented_batch
 from snn_delays.errors import TrainingError
 from snn_delays.evaluation import evaluate
+from snn_delays.keeping import Keeper
 from snn_delays.networks import DelaySNN
-from snn_delays.nn import clamp_delays, delay_layers, delay_statistics, round_delays, set_sigma
+from snn_delays.nn import clamp_delays, delay_statistics, round_delays, set_sigma
 from snn_delays.optimisation import Optimisation, sigma_at
 from snn_delays.reporting import Reporter
-from snn_delays.runs import Record, RunFolder, git_commit, versions
+from snn_delays.runs import Record, RunFolder
+from snn_delays.summary import device_name, summarise
 
 
 def train(
@@ -49,57 +52,85 @@ def train(
         folder: where to write; an existing run is refused unless `resume`.
         data_dir: where the data files lie (not needed for `synthetic`).
         device: a torch device, `cpu` or `cuda`.
-        resume: continue the run in `folder` from its last finished epoch.
+        resume: continue the run in `folder` from where it was last saved.
         reporter: receives progress.
     Returns:
         The summary, as stored in `summary.json`.
     Raises:
         DataError: data is missing or damaged.
         RunError: the folder is in the way, or its run has another recipe.
+        RecipeError: the run cannot fit into memory.
         TrainingError: the loss or a gradient became infinite or not a number.
+        MachineFault: memory or the disk gave out; the message says what is kept.
+        KeyboardInterrupt: Ctrl-C or (as `Terminated`) SIGTERM; the state is saved first.
     """
     began = time.perf_counter()
-    reporter = reporter or Reporter()
     keep_freed_memory()
     folder.check(recipe, resume)
-    reporter.message(f"Reading {recipe.dataset}")
-    splits = load_splits(recipe, data_dir, device)
-    torch.manual_seed(_seed(recipe.seed, 0))
-    net = network_from_recipe(recipe, splits.train.channels, len(splits.train.classes)).to(device)
-    if recipe.init is not None:
-        start_from(net, recipe.init)
+    limit, free = memory.total_bytes(device), memory.free_bytes(device)
+
+    def kept() -> str:
+        return folder.how_to_go_on() if folder.checkpoint_file.exists() else ""
+
+    def smaller_batch() -> str:
+        return memory.advice(memory.fitting_batch(recipe, *sizes, free))
+
+    sizes = (recipe.steps, 1)  # channels and classes, until the data says
+    with faults.explained(kept, smaller_batch):
+        reporter = reporter or Reporter()
+        reporter.message(f"Reading {recipe.dataset}")
+        splits = load_splits(recipe, data_dir, device)
+        sizes = (splits.train.channels, len(splits.train.classes))
+        memory.refuse_too_large(recipe, *sizes, len(splits.train), device, limit)
+        torch.manual_seed(_seed(recipe.seed, 0))
+        net = network_from_recipe(recipe, *sizes).to(device)
+        if recipe.init is not None:
+            start_from(net, recipe.init)
+        progress, seconds = _train_epochs(net, splits, recipe, folder, resume, reporter)
+        reporter.message("Testing the chosen network")
+        ckpt.load_model_state(net, progress.best, folder.checkpoint_file)
+        facts = {"epoch": progress.best_epoch, "classes": list(splits.train.classes)}
+        ckpt.save_tensors(folder.model_file, ckpt.model_state(net), facts)
+        summary = summarise(net, splits, recipe, progress)
+        summary["wall_seconds"] = round(seconds + time.perf_counter() - began, 3)
+        summary["device"] = device_name(device)
+        folder.write_summary(summary)
+    return summary
+
+
+def _train_epochs(
+    net: DelaySNN,
+    splits: Splits,
+    recipe: Recipe,
+    folder: RunFolder,
+    resume: bool,
+    reporter: Reporter,
+) -> tuple[ckpt.Progress, float]:
+    """All epochs, or those that an earlier session left; also the seconds which that one took."""
     optimisation = Optimisation(net, recipe)
+    folder.remove_leftovers()
     if not resume:
         folder.start(recipe)
     progress = ckpt.Progress()
     if resume and folder.checkpoint_file.exists():
         progress = ckpt.load_progress(folder.checkpoint_file, net, optimisation)
+        folder.write_metrics(progress.history)  # they are written after the checkpoint
     earlier = progress.seconds
     batches = math.ceil(len(splits.train) / recipe.batch_size)
     reporter.start(recipe.epochs, len(progress.history), batches)
     try:
-        for epoch in range(len(progress.history), recipe.epochs):
-            record = _run_epoch(net, optimisation, splits, recipe, epoch, reporter)
-            progress.history.append(record)
-            progress.training_seconds += record["train_seconds"]
-            if _is_best(progress, splits):
-                progress.best, progress.best_epoch = ckpt.model_state(net), epoch + 1
-            progress.seconds = earlier + time.perf_counter() - began
-            ckpt.save_progress(folder.checkpoint_file, net, optimisation, progress)
-            folder.write_metrics(progress.history)
-            reporter.epoch(record)
+        with Keeper(folder.checkpoint_file, net, optimisation, progress) as keeper:
+            for epoch in range(len(progress.history), recipe.epochs):
+                record = _run_epoch(net, optimisation, splits, recipe, epoch, reporter, keeper)
+                with keeper.held():
+                    optimisation.end_epoch()
+                    _finish_epoch(net, splits, progress, record)
+                    keeper.save()
+                    folder.write_metrics(progress.history)
+                reporter.epoch(record)
     finally:
         reporter.stop()
-    reporter.message("Testing the chosen network")
-    ckpt.load_model_state(net, progress.best, folder.checkpoint_file)
-    facts = {"epoch": progress.best_epoch, "classes": list(splits.train.classes)}
-    ckpt.save_tensors(folder.model_file, ckpt.model_state(net), facts)
-    summary = _summarise(net, splits, recipe, progress)
-    progress.seconds = earlier + time.perf_counter() - began
-    summary["wall_seconds"] = round(progress.seconds, 3)
-    summary["device"] = _device_name(device)
-    folder.write_summary(summary)
-    return summary
+    return progress, earlier
 
 
 def _seed(*numbers: int) -> int:
@@ -114,17 +145,14 @@ def _run_epoch(
     recipe: Recipe,
     epoch: int,
     reporter: Reporter,
+    keeper: Keeper,
 ) -> Record:
-    """Train one epoch (from 0), evaluate live and rounded, and return its metrics."""
+    """Train one epoch (from 0) or what is left of it, evaluate live and rounded: its metrics."""
     sigma = sigma_at(recipe, epoch)
     set_sigma(net, sigma)
     torch.manual_seed(_seed(recipe.seed, epoch + 1))
-    began = time.perf_counter()
-    record = {"epoch": epoch + 1, "sigma": sigma, "rates": optimisation.rates()}
-    record |= _train_batches(net, optimisation, splits.train, recipe, epoch, reporter)
-    seconds = time.perf_counter() - began
-    record["train_seconds"] = round(seconds, 4)
-    record["samples_per_second"] = round(len(splits.train) / seconds, 2)
+    record: Record = {"epoch": epoch + 1, "sigma": sigma, "rates": optimisation.rates()}
+    record |= _train_batches(net, optimisation, splits.train, recipe, epoch, reporter, keeper)
     if splits.choosing is not None:
         name = "valid" if recipe.protocol == "valid" else "test"
         live = evaluate(net, splits.choosing, recipe.batch_size)
@@ -135,8 +163,16 @@ def _run_epoch(
         name: {k: v for k, v in asdict(s).items() if k != "histogram"}
         for name, s in delay_statistics(net).items()
     }
-    optimisation.end_epoch()
     return record
+
+
+def _finish_epoch(net: DelaySNN, splits: Splits, progress: ckpt.Progress, record: Record) -> None:
+    """Add an epoch's metrics to the history, and keep its network if it is the best."""
+    progress.history.append(record)
+    progress.training_seconds += record["train_seconds"]
+    progress.position = None
+    if _is_best(progress, splits):
+        progress.best, progress.best_epoch = ckpt.model_state(net), record["epoch"]
 
 
 def _train_batches(
@@ -146,38 +182,59 @@ def _train_batches(
     recipe: Recipe,
     epoch: int,
     reporter: Reporter,
+    keeper: Keeper,
 ) -> Record:
     """One pass over the training data in random order; loss, accuracy and spike rates.
 
-    Clips have the recipe's fixed length, so every step counts and the scores need no mask.
+    Goes on from `keeper.progress.position` where the epoch was begun before. Clips have the
+    recipe's fixed length, so every step counts and the scores need no mask.
     """
     net.train()
-    order = torch.randperm(len(data))
+    order = torch.randperm(len(data)).split(recipe.batch_size)
     device = next(net.parameters()).device
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    spikes = torch.zeros(len(net.blocks), dtype=torch.float64, device=device)
-    for number, indices in enumerate(order.split(recipe.batch_size)):
-        x, labels, targets = _training_batch(data, indices, recipe, epoch, number)
-        with _autocast(recipe, device):
-            result = net.simulate(x)
-        loss = F.cross_entropy(result.scores.float(), targets)
-        optimisation.zero_grad()
-        loss.backward()
-        _check_finite(loss, net, epoch, number)
-        if recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
-        optimisation.step()
-        clamp_delays(net)
-        loss_sum += loss.detach() * len(labels)
-        correct += (result.scores.detach().argmax(1) == labels).sum()
-        spikes += torch.stack([s.detach().mean() for s in result.spikes]) * len(labels)
+    position = keeper.progress.position
+    if position is None:
+        position = keeper.progress.position = _first_position(net, device)
+    position.restore_random(device)
+    sums, began, earlier = position.sums, time.perf_counter(), position.seconds
+    for number in range(position.batches, len(order)):
+        with keeper.held():
+            x, labels, targets = _training_batch(data, order[number], recipe, epoch, number)
+            with _autocast(recipe, device):
+                result = net.simulate(x)
+            loss = F.cross_entropy(result.scores.float(), targets)
+            optimisation.zero_grad()
+            loss.backward()
+            _check_finite(loss, net, epoch, number)
+            if recipe.clip_norm is not None:
+                nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
+            optimisation.step()
+            clamp_delays(net)
+            sums["loss"] += loss.detach() * len(labels)
+            sums["correct"] += (result.scores.detach().argmax(1) == labels).sum()
+            sums["spikes"] += torch.stack([s.detach().mean() for s in result.spikes]) * len(labels)
+            position.batches = number + 1
+            position.keep_random(device)
+            position.seconds = earlier + time.perf_counter() - began
+            keeper.save_if_due()
         reporter.batch(epoch + 1, number + 1)
     return {
-        "train_loss": float(loss_sum) / len(data),
-        "train_accuracy": int(correct) / len(data),
-        "spike_rates": (spikes / len(data)).tolist(),  # spikes per neuron and step
+        "train_loss": float(sums["loss"]) / len(data),
+        "train_accuracy": int(sums["correct"]) / len(data),
+        "spike_rates": (sums["spikes"] / len(data)).tolist(),  # spikes per neuron and step
+        "train_seconds": round(position.seconds, 4),
+        "samples_per_second": round(len(data) / position.seconds, 2),
     }
+
+
+def _first_position(net: DelaySNN, device: torch.device) -> ckpt.Position:
+    """The beginning of an epoch."""
+    sums = {
+        "loss": torch.zeros((), dtype=torch.float64, device=device),
+        "correct": torch.zeros((), dtype=torch.int64, device=device),
+        "spikes": torch.zeros(len(net.blocks), dtype=torch.float64, device=device),
+    }
+    return ckpt.Position(0, sums)
 
 
 def _training_batch(
@@ -228,51 +285,3 @@ def _is_best(progress: ckpt.Progress, splits: Splits) -> bool:
     key = "valid_accuracy" if "valid_accuracy" in progress.history[-1] else "test_accuracy"
     scores = [record[key] for record in progress.history]
     return len(scores) == 1 or scores[-1] > max(scores[:-1])
-
-
-def _summarise(net: DelaySNN, splits: Splits, recipe: Recipe, progress: ckpt.Progress) -> Record:
-    """The result of a finished run: the chosen network, rounded and live, on valid and test."""
-    chosen = progress.history[progress.best_epoch - 1]
-    test: Record = {"test_accuracy": None, "test_accuracy_live": None, "test_clips": 0}
-    if splits.test is not None:
-        rounded = evaluate(round_delays(net), splits.test, recipe.batch_size)
-        live = evaluate(net, splits.test, recipe.batch_size)
-        test = {
-            "test_accuracy": rounded.accuracy,
-            "test_accuracy_live": live.accuracy,
-            "test_clips": len(splits.test),
-        }
-    trained = len(splits.train) * len(progress.history)
-    return {
-        "dataset": recipe.dataset,
-        "recipe": recipe.name,
-        "delays": recipe.delays,
-        "protocol": recipe.protocol,
-        "seed": recipe.seed,
-        "init": recipe.init,
-        "epochs": recipe.epochs,
-        "chosen_epoch": progress.best_epoch,
-        "parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
-        "synapses": sum(d.weight.numel() for d in delay_layers(net).values()),
-        "train_loss": chosen["train_loss"],
-        "train_accuracy": chosen["train_accuracy"],
-        "valid_accuracy": chosen.get("valid_accuracy"),
-        "valid_accuracy_live": chosen.get("valid_accuracy_live"),
-        **test,
-        "test_not_evaluated": splits.test_missing,
-        "train_clips": len(splits.train),
-        "valid_clips": len(splits.choosing or ()) if recipe.protocol == "valid" else 0,
-        "chance": 1.0 / len(splits.train.classes),
-        "dropped_event_share": splits.train.dropped_share,
-        "data": splits.train.metadata,
-        "delay_statistics": {n: asdict(s) for n, s in delay_statistics(net).items()},
-        "samples_per_second": round(trained / progress.training_seconds, 2),
-        "versions": versions(),
-        "threads": torch.get_num_threads(),
-        "git_commit": git_commit(),
-    }
-
-
-def _device_name(device: str) -> str:
-    """`cpu`, or the name of the GPU."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"

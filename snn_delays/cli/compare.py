@@ -176,10 +176,11 @@ def _run(jobs: list[Job], folder: Path, workers: int, quiet: bool, output: Any) 
             return run_study(
                 jobs, folder, lambda some: run_locally(some, workers, threads), progress.heard
             )
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             raise Interrupted(
-                f"Stopped. Finished runs, and finished epochs of others, are kept in {folder}",
-                remedy=f"Go on with: snn-delays compare --resume --out {folder}",
+                stop,
+                f"finished runs, and finished epochs of others, are kept in {folder}",
+                f"Go on with: snn-delays compare --resume --out {folder}",
             ) from None
 
 

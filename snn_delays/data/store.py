@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from snn_delays.atomic import replacing
+from snn_delays.atomic import remove_leftovers, replacing
 from snn_delays.data.events import EventStore
 from snn_delays.data.hdf5 import read_events, unpacked
 from snn_delays.data.sources import sidecar
-from snn_delays.errors import DataError
+from snn_delays.errors import DataError, DataWriteError
 
 __all__ = ["EventStore", "cache_folder", "open_store"]
 
@@ -67,12 +67,13 @@ def open_store(
     packed = folder / f"{stem}-{key[:16]}.safetensors"
     store = _read_store(packed, key, path.name)
     if store is None:
+        remove_leftovers(folder, older_than_s=86_400.0)
         try:
             with unpacked(path, folder) as plain:
                 events = read_events(plain, channels=channels, classes=classes, source=path.name)
             _write_store(packed, key, events)
         except OSError as error:
-            raise DataError(
+            raise DataWriteError(
                 f"{path.name} cannot be packed in the cache folder {folder} ({error.strerror})",
                 remedy="Set SNN_DELAYS_CACHE to a folder with room.",
             ) from error
