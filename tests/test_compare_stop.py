@@ -26,6 +26,7 @@ def running(group):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups to interrupt")
 def test_ctrl_c_ends_every_process_and_resume_does_the_rest(tmp_path, capsys):
     out = tmp_path / "study"
@@ -41,7 +42,7 @@ def test_ctrl_c_ends_every_process_and_resume_does_the_rest(tmp_path, capsys):
     os.killpg(study.pid, signal.SIGINT)  # as a terminal does: to the workers too
     printed, complaint = study.communicate()
     assert study.returncode == 130
-    assert "Finished runs, and finished epochs of others, are kept" in complaint
+    assert "Stopped by Ctrl-C; finished runs, and finished epochs of others, are kept" in complaint
     assert "Traceback" not in printed + complaint
     patience = time.monotonic() + 30
     while running(study.pid):

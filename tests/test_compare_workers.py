@@ -30,6 +30,7 @@ def test_a_job_is_done_once(tmp_path):
         run_job(replace(job, recipe=tiny_recipe(epochs=1, seed=1)))
 
 
+@pytest.mark.slow
 def test_jobs_in_processes_give_what_they_give_here(tmp_path):
     jobs = [tiny_job(tmp_path / f"there{seed}", seed=seed) for seed in range(3)]
     bad = tiny_job(tmp_path / "bad", dataset="shd", valid_speakers=[9])
@@ -44,6 +45,7 @@ def test_jobs_in_processes_give_what_they_give_here(tmp_path):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_own_job_only(tmp_path):
     long = Job(tiny_recipe(epochs=500), tmp_path / "long", None, "cpu", "learned")
     short = tiny_job(tmp_path / "short")
