@@ -85,6 +85,7 @@ def train(
             if _is_best(progress, splits):
                 progress.best, progress.best_epoch = ckpt.model_state(net), epoch + 1
             progress.seconds = earlier + time.perf_counter() - began
+            reporter.measured(record, net)
             ckpt.save_progress(folder.checkpoint_file, net, optimisation, progress)
             folder.write_metrics(progress.history)
             reporter.epoch(record)

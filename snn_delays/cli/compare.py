@@ -34,6 +34,7 @@ def compare_command(
     ] = None,
     device: opt.DeviceOption = "auto",
     protocol: opt.ProtocolOption = None,
+    tensorboard: opt.TensorBoardOption = False,
     quiet: opt.QuietOption = False,
 ) -> None:
     """Train with no, fixed random and learned delays, and compare accuracy over seeds."""
@@ -50,7 +51,7 @@ def compare_command(
     def run(one: Any, place: RunFolder) -> dict[str, Any]:
         nonlocal finished
         summary = train_to_folder(
-            one, place, data_dir, device, False, None if quiet else output, lines=False
+            one, place, data_dir, device, False, None if quiet else output, tensorboard, False
         )
         finished += 1
         if not quiet:

@@ -38,6 +38,7 @@ def train_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
     ] = False,
+    tensorboard: opt.TensorBoardOption = False,
     quiet: opt.QuietOption = False,
 ) -> None:
     """Train a network, round its delays, test it and export it.
@@ -69,7 +70,9 @@ def train_command(
         resolved = resolved.model_copy(update={"sigma_start": resolved.sigma_floor})
     folder = RunFolder(out or default_folder(resolved.dataset))
     output = console()
-    summary = train_to_folder(resolved, folder, data_dir, device, resume, None if quiet else output)
+    summary = train_to_folder(
+        resolved, folder, data_dir, device, resume, None if quiet else output, tensorboard
+    )
     report(summary, folder.path, output)
 
 
@@ -94,16 +97,20 @@ def train_to_folder(
     device: str,
     resume: bool,
     output: Any,
+    tensorboard: bool = False,
     lines: bool = True,
 ) -> dict[str, Any]:
     """Train, export and plot into a run folder; `output` None is quiet, `lines` False bars only."""
     from snn_delays.assembly import check_device
     from snn_delays.export import export_run
     from snn_delays.plots import plot_run
-    from snn_delays.reporting import Reporter
+    from snn_delays.reporting import Reporters
     from snn_delays.training import train
 
-    reporter = Reporter() if output is None else TerminalReporter(output, lines)
+    reporter = Reporters(
+        *([] if output is None else [TerminalReporter(output, lines)]),
+        *([_tensorboard(folder)] if tensorboard else []),
+    )
     if output is not None and lines:
         output.print(f"Recipe [bold]{recipe.name}[/], {recipe.delays} delays → {folder.path}")
     try:
@@ -122,8 +129,14 @@ def train_to_folder(
         ) from None
     reporter.message("Exporting and plotting")
     export_run(folder)
-    plot_run(folder, data_dir)
+    reporter.pictures(plot_run(folder, data_dir))
     return summary
+
+
+def _tensorboard(folder: Any) -> Any:
+    from snn_delays.tensorboard import TensorBoardReporter
+
+    return TensorBoardReporter(folder.tensorboard)
 
 
 def report(summary: dict[str, Any], path: Path, output: Any) -> None:
