@@ -24,6 +24,7 @@ from snn_delays.assembly import Splits, load_splits, network_from_recipe, start_
 from snn_delays.config import Recipe
 from snn_delays.data import ClipDataset
 from snn_delays.data.augment import augmented_batch
+from snn_delays.distributed import Share, World
 from snn_delays.errors import TrainingError
 from snn_delays.evaluation import evaluate
 from snn_delays.networks import DelaySNN
@@ -41,6 +42,7 @@ def train(
     device: str = "cpu",
     resume: bool = False,
     reporter: Reporter | None = None,
+    world: World | None = None,
 ) -> Record:
     """Train by a recipe, and leave the chosen network and its results in a run folder.
 
@@ -51,6 +53,8 @@ def train(
         device: a torch device, `cpu` or `cuda`.
         resume: continue the run in `folder` from its last finished epoch.
         reporter: receives progress.
+        world: the processes this run is spread over, each of which calls this with a folder of its
+            own; their device goes before `device`.
     Returns:
         The summary, as stored in `summary.json`.
     Raises:
@@ -60,6 +64,7 @@ def train(
     """
     began = time.perf_counter()
     reporter = reporter or Reporter()
+    device = device if world is None else str(world.device)
     keep_freed_memory()
     folder.check(recipe, resume)
     reporter.message(f"Reading {recipe.dataset}")
@@ -79,9 +84,11 @@ def train(
     reporter.start(recipe.epochs, len(progress.history), batches)
     try:
         for epoch in range(len(progress.history), recipe.epochs):
-            record = _run_epoch(net, optimisation, splits, recipe, epoch, reporter)
+            record = _run_epoch(net, optimisation, splits, recipe, epoch, reporter, world)
             progress.history.append(record)
             progress.training_seconds += record["train_seconds"]
+            if world is not None:
+                world.check_equal(net, epoch + 1)
             if _is_best(progress, splits):
                 progress.best, progress.best_epoch = ckpt.model_state(net), epoch + 1
             progress.seconds = earlier + time.perf_counter() - began
@@ -95,7 +102,7 @@ def train(
     ckpt.load_model_state(net, progress.best, folder.checkpoint_file)
     facts = {"epoch": progress.best_epoch, "classes": list(splits.train.classes)}
     ckpt.save_tensors(folder.model_file, ckpt.model_state(net), facts)
-    summary = _summarise(net, splits, recipe, progress)
+    summary = _summarise(net, splits, recipe, progress, world)
     progress.seconds = earlier + time.perf_counter() - began
     summary["wall_seconds"] = round(progress.seconds, 3)
     summary["device"] = _device_name(device)
@@ -115,6 +122,7 @@ def _run_epoch(
     recipe: Recipe,
     epoch: int,
     reporter: Reporter,
+    world: World | None,
 ) -> Record:
     """Train one epoch (from 0), evaluate live and rounded, and return its metrics."""
     sigma = sigma_at(recipe, epoch)
@@ -122,14 +130,14 @@ def _run_epoch(
     torch.manual_seed(_seed(recipe.seed, epoch + 1))
     began = time.perf_counter()
     record = {"epoch": epoch + 1, "sigma": sigma, "rates": optimisation.rates()}
-    record |= _train_batches(net, optimisation, splits.train, recipe, epoch, reporter)
+    record |= _train_batches(net, optimisation, splits.train, recipe, epoch, reporter, world)
     seconds = time.perf_counter() - began
     record["train_seconds"] = round(seconds, 4)
     record["samples_per_second"] = round(len(splits.train) / seconds, 2)
     if splits.choosing is not None:
         name = "valid" if recipe.protocol == "valid" else "test"
-        live = evaluate(net, splits.choosing, recipe.batch_size)
-        rounded = evaluate(round_delays(net), splits.choosing, recipe.batch_size)
+        live = evaluate(net, splits.choosing, recipe.batch_size, world)
+        rounded = evaluate(round_delays(net), splits.choosing, recipe.batch_size, world)
         record[f"{name}_accuracy_live"] = live.accuracy
         record[f"{name}_accuracy"] = rounded.accuracy
     record["delays"] = {
@@ -147,6 +155,7 @@ def _train_batches(
     recipe: Recipe,
     epoch: int,
     reporter: Reporter,
+    world: World | None,
 ) -> Record:
     """One pass over the training data in random order; loss, accuracy and spike rates.
 
@@ -159,20 +168,22 @@ def _train_batches(
     correct = torch.zeros((), dtype=torch.int64, device=device)
     spikes = torch.zeros(len(net.blocks), dtype=torch.float64, device=device)
     for number, indices in enumerate(order.split(recipe.batch_size)):
-        x, labels, targets = _training_batch(data, indices, recipe, epoch, number)
+        share = None if world is None else world.share(len(indices))
+        x, labels, targets = _training_batch(data, indices, recipe, epoch, number, share)
         with _autocast(recipe, device):
-            result = net.simulate(x)
-        loss = F.cross_entropy(result.scores.float(), targets)
+            result = net.simulate(x, share=share)
         optimisation.zero_grad()
-        loss.backward()
+        loss = _backward(F.cross_entropy(result.scores.float(), targets), net, share)
         _check_finite(loss, net, epoch, number)
         if recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
         optimisation.step()
         clamp_delays(net)
-        loss_sum += loss.detach() * len(labels)
-        correct += (result.scores.detach().argmax(1) == labels).sum()
-        spikes += torch.stack([s.detach().mean() for s in result.spikes]) * len(labels)
+        right = (result.scores.detach().argmax(1) == labels).sum()
+        rates = torch.stack([s.detach().mean() for s in result.spikes]) * len(labels)
+        loss_sum += loss * len(indices)
+        correct += right if share is None else share.sum(right)
+        spikes += rates if share is None else share.sum(rates)
         reporter.batch(epoch + 1, number + 1)
     return {
         "train_loss": float(loss_sum) / len(data),
@@ -181,17 +192,32 @@ def _train_batches(
     }
 
 
+def _backward(loss: Tensor, net: nn.Module, share: Share | None) -> Tensor:
+    """Compute the gradients of the whole batch's loss, and return that loss."""
+    if share is None:
+        loss.backward()
+        return loss.detach()
+    part = share.weigh(loss)
+    part.backward()
+    return share.sum_gradients(net, part)
+
+
 def _training_batch(
-    data: ClipDataset, indices: Tensor, recipe: Recipe, epoch: int, batch: int
+    data: ClipDataset, indices: Tensor, recipe: Recipe, epoch: int, batch: int, share: Share | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch as the recipe augments it: `x`, the labels, and the targets of the loss."""
+    """A batch, or a share of it, as the recipe augments it.
+
+    Returns:
+        `x`, the labels, and the targets of the loss.
+    """
+    own = slice(None) if share is None else share.own
     settings = recipe.augment.model_dump()
     if not any(settings.values()):
-        x, labels = data.batch(indices)
+        x, labels = data.batch(indices[own])
         return x, labels, labels
     seed = _seed(recipe.seed, epoch + 1, batch)
-    x, targets = augmented_batch(data, indices, seed, **settings)
-    return x, data.labels[indices.to(data.labels.device)], targets
+    x, targets = augmented_batch(data, indices, seed, **settings)  # drawn for the whole batch
+    return x[:, own], data.labels[indices.to(data.labels.device)][own], targets[own]
 
 
 def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
@@ -231,13 +257,19 @@ def _is_best(progress: ckpt.Progress, splits: Splits) -> bool:
     return len(scores) == 1 or scores[-1] > max(scores[:-1])
 
 
-def _summarise(net: DelaySNN, splits: Splits, recipe: Recipe, progress: ckpt.Progress) -> Record:
+def _summarise(
+    net: DelaySNN,
+    splits: Splits,
+    recipe: Recipe,
+    progress: ckpt.Progress,
+    world: World | None,
+) -> Record:
     """The result of a finished run: the chosen network, rounded and live, on valid and test."""
     chosen = progress.history[progress.best_epoch - 1]
     test: Record = {"test_accuracy": None, "test_accuracy_live": None, "test_clips": 0}
     if splits.test is not None:
-        rounded = evaluate(round_delays(net), splits.test, recipe.batch_size)
-        live = evaluate(net, splits.test, recipe.batch_size)
+        rounded = evaluate(round_delays(net), splits.test, recipe.batch_size, world)
+        live = evaluate(net, splits.test, recipe.batch_size, world)
         test = {
             "test_accuracy": rounded.accuracy,
             "test_accuracy_live": live.accuracy,
@@ -269,6 +301,7 @@ def _summarise(net: DelaySNN, splits: Splits, recipe: Recipe, progress: ckpt.Pro
         "delay_statistics": {n: asdict(s) for n, s in delay_statistics(net).items()},
         "samples_per_second": round(trained / progress.training_seconds, 2),
         "versions": versions(),
+        "processes": 1 if world is None else world.size,
         "threads": torch.get_num_threads(),
         "git_commit": git_commit(),
     }

@@ -13,6 +13,7 @@ from snn_delays.errors import Interrupted, RunError
 
 if TYPE_CHECKING:
     from snn_delays.config import Recipe
+    from snn_delays.distributed import World
 
 
 def train_command(
@@ -46,9 +47,14 @@ def train_command(
     Without options: the built-in task, in about a minute. For Spiking Heidelberg Digits:
     [bold]snn-delays train --dataset shd --data-dir DIR[/bold]
     """
+    from snn_delays.cli.spread import follow, leading
     from snn_delays.config import parse_overrides
+    from snn_delays.distributed import launched_rank
     from snn_delays.runs import RunFolder, default_folder
 
+    if launched_rank():
+        follow(device, data_dir)
+        return
     if resume and out is None:
         raise RunError("--resume needs --out, the folder of the run to go on with")
     given = {
@@ -70,9 +76,11 @@ def train_command(
         resolved = resolved.model_copy(update={"sigma_start": resolved.sigma_floor})
     folder = RunFolder(out or default_folder(resolved.dataset))
     output = console()
-    summary = train_to_folder(
-        resolved, folder, data_dir, device, resume, None if quiet else output, tensorboard
-    )
+    shown = None if quiet else output
+    with leading(device, resolved, folder, resume) as world:
+        summary = train_to_folder(
+            resolved, folder, data_dir, device, resume, shown, tensorboard, world=world
+        )
     report(summary, folder.path, output)
 
 
@@ -99,6 +107,7 @@ def train_to_folder(
     output: Any,
     tensorboard: bool = False,
     lines: bool = True,
+    world: World | None = None,
 ) -> dict[str, Any]:
     """Train, export and plot into a run folder; `output` None is quiet, `lines` False bars only."""
     from snn_delays.assembly import check_device
@@ -121,6 +130,7 @@ def train_to_folder(
             device=check_device(device),
             resume=resume,
             reporter=reporter,
+            world=world,
         )
     except KeyboardInterrupt:
         raise Interrupted(
