@@ -5,7 +5,6 @@ Both map `[T, N, in]` and a kernel `[taps, out, in]` to `[steps, N, out]`; `func
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from snn_delays.fourier import Transform, transforms
 from snn_delays.gemm import fast_matmul
 
 
@@ -39,6 +39,9 @@ def sizes_of(x: Tensor, kernel: Tensor, steps: int) -> Sizes:
 
 _DENSE_WEIGHT = 1.25  # the library's conv1d is a little slower than a matrix product
 _ELEMENT_WEIGHT = 80.0  # to write and read again one number of a spectrum
+_SMALL_WEIGHT = 2.0  # the small products of a transform in two stages run at half the rate
+_COPY_WEIGHT = 80.0  # to copy one number of a signal
+_INNER = (1, 8, 16, 32)
 
 
 def direct_cost(sizes: Sizes) -> float:
@@ -47,29 +50,46 @@ def direct_cost(sizes: Sizes) -> float:
     return _DENSE_WEIGHT * taps * steps * batch * in_features * out_features
 
 
-def dft_cost(sizes: Sizes, blocks: int) -> float:
+class Cut(NamedTuple):
+    """How the Fourier form goes about a convolution."""
+
+    blocks: int  # of time; each is a convolution of its own
+    inner: int  # points of the transforms' second stage; 1 for one stage
+
+
+def dft_cost(sizes: Sizes, cut: Cut) -> float:
     """Products for every frequency, transforms, and the spectra's way through memory."""
     _, taps, steps, batch, in_features, out_features = sizes
+    blocks, inner = cut
     block_steps = -(-steps // blocks)
-    count = _length(sizes, blocks) // 2
+    length = _length(sizes, cut)
+    count = length // 2
     clips = blocks * batch
     read = min(sizes.inputs, block_steps if blocks == 1 else block_steps + taps - 1)
     products = 3 * count * clips * in_features * out_features
-    transforms = clips * (read * in_features + block_steps * out_features)
-    transforms += taps * in_features * out_features
+
+    def transform(signal_steps: int, columns: int) -> float:
+        if inner == 1:
+            return length * signal_steps * columns
+        small = -(-signal_steps // inner) + 3 * inner
+        return _SMALL_WEIGHT * length * small * columns + _COPY_WEIGHT * signal_steps * columns
+
+    transforms = transform(read, clips * in_features) + transform(block_steps, clips * out_features)
+    transforms += transform(taps, in_features * out_features)
     elements = 3 * count * (clips * (in_features + out_features) + in_features * out_features)
-    return products + 2 * count * transforms + _ELEMENT_WEIGHT * elements
+    return products + transforms + _ELEMENT_WEIGHT * elements
 
 
 @lru_cache(maxsize=256)
-def best_blocks(sizes: Sizes) -> int:
-    """Into how many blocks of time the Fourier form should cut the output; 0: use the direct form.
+def best_cut(sizes: Sizes) -> Cut | None:
+    """How the Fourier form should cut the problem; None: use the direct form.
 
     More blocks mean shorter, cheaper transforms and more products.
     """
     most = 1 + sizes.steps // sizes.taps
-    best = min(range(1, most + 1), key=lambda blocks: dft_cost(sizes, blocks))
-    return best if dft_cost(sizes, best) < direct_cost(sizes) else 0
+    cuts = [Cut(blocks, inner) for blocks in range(1, most + 1) for inner in _INNER]
+    best = min(cuts, key=lambda cut: dft_cost(sizes, cut))
+    return best if dft_cost(sizes, best) < direct_cost(sizes) else None
 
 
 def direct(x: Tensor, kernel: Tensor, steps: int) -> Tensor:
@@ -78,9 +98,9 @@ def direct(x: Tensor, kernel: Tensor, steps: int) -> Tensor:
     return F.conv1d(padded, kernel.flip(0).permute(1, 2, 0)).permute(2, 0, 1)
 
 
-def by_dft(x: Tensor, kernel: Tensor, steps: int, blocks: int) -> Tensor:
+def by_dft(x: Tensor, kernel: Tensor, steps: int, cut: Cut) -> Tensor:
     """The Fourier form: three products per synapse, frequency and block of time."""
-    return _DftConvolution.apply(x, kernel, steps, blocks)
+    return _DftConvolution.apply(x, kernel, steps, cut)
 
 
 class _DftConvolution(torch.autograd.Function):
@@ -88,23 +108,22 @@ class _DftConvolution(torch.autograd.Function):
 
     For the spectra `a + i b` of the input and `c + i d` of the kernel, three real products do
     (Karatsuba): `p_0 = (a + b)(c + d)`, `p_1 = a c`, `p_2 = b d`. Each is a product of matrices
-    over channels, one per frequency. The output's spectrum `(p_1 - p_2) + i (p_0 - p_1 - p_2)`
-    is a combination of `p_1 - p_0 / 2` and `p_2 - p_0 / 2`, so all transforms are of one shape:
-    `_lift` on the way to the products, `_lower`, its transpose, on the way back.
+    over channels, one per frequency. `_lift` leads to the products, `_lower`, its transpose, back
+    (see `fourier.transforms`).
 
     Time is cut in blocks that need, besides their own steps, the `taps - 1` before (overlap-save).
     """
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.float32)
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, steps: int, blocks: int) -> Tensor:
-        ctx.plan = plan = _plan(sizes_of(x, kernel, steps), blocks)
-        to_frequency, to_time = _bases(plan.length, plan.columns, x.dtype, x.device)
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, steps: int, cut: Cut) -> Tensor:
+        ctx.plan = plan = _plan(sizes_of(x, kernel, steps), cut)
+        to_frequency, of_output = transforms(*plan.transform, x.dtype, x.device)
         with fast_matmul(x):
-            x_hat = _lift(to_frequency, x, plan.of_x, 1.0)
-            kernel_hat = _lift(to_frequency, kernel, plan.of_kernel, 1.0)
+            x_hat = _lift(to_frequency, x, plan.of_x, plan.length)
+            kernel_hat = _lift(to_frequency, kernel, plan.of_kernel, plan.length)
             ctx.save_for_backward(x_hat, kernel_hat)
-            return _lower(to_time, x_hat @ kernel_hat.mT, plan.of_y, -0.5)
+            return _lower(of_output, x_hat @ kernel_hat.mT, plan.of_y)
 
     @staticmethod
     @once_differentiable
@@ -115,96 +134,80 @@ class _DftConvolution(torch.autograd.Function):
         (grad,) = gradients
         x_hat, kernel_hat = ctx.saved_tensors
         plan = ctx.plan
-        to_frequency, to_time = _bases(plan.length, plan.columns, grad.dtype, grad.device)
+        to_frequency, of_output = transforms(*plan.transform, grad.dtype, grad.device)
         grad_x = grad_kernel = None
         with fast_matmul(grad):
-            grad_hat = _lift(to_time, grad, plan.of_y, -0.5)
+            grad_hat = _lift(of_output, grad, plan.of_y, plan.length)
             if ctx.needs_input_grad[1]:
-                grad_kernel = _lower(to_frequency, grad_hat.mT @ x_hat, plan.of_kernel, 1.0)
+                grad_kernel = _lower(to_frequency, grad_hat.mT @ x_hat, plan.of_kernel)
             if ctx.needs_input_grad[0]:
-                grad_x = _lower(to_frequency, grad_hat @ kernel_hat, plan.of_x, 1.0)
+                grad_x = _lower(to_frequency, grad_hat @ kernel_hat, plan.of_x)
         return grad_x, grad_kernel, None, None
 
 
-def _lift(basis: Tensor, signal: Tensor, windows: list[_Window], share: float) -> Tensor:
-    """`[T, N, C]` to `[3 F, blocks N, C]`: spectra in parts, after `share` times their sum."""
-    count = basis.shape[0] // 2
-    lifted = signal.new_empty(3 * count, len(windows), *signal.shape[1:])
-    for block, (steps, columns) in enumerate(windows):
-        parts = lifted[count:, block].flatten(1)
-        torch.mm(basis[:, columns], signal[steps].flatten(1), out=parts)
-    torch.add(lifted[count : 2 * count], lifted[2 * count :], out=lifted[:count])
-    if share != 1.0:
-        lifted[:count] *= share
+_Window = tuple[slice, slice]  # steps of a signal, and where they stand in a block's frame
+
+
+def _lift(transform: Transform, signal: Tensor, windows: list[_Window], length: int) -> Tensor:
+    """`[T, N, C]` to the parts `[3 F, blocks N, C]`."""
+    lifted = signal.new_empty(3 * (length // 2), len(windows), *signal.shape[1:])
+    for block, (steps, frame) in enumerate(windows):
+        transform.lift(signal[steps].flatten(1), frame, lifted[:, block].flatten(1))
     return lifted.flatten(1, 2)
 
 
-def _lower(basis: Tensor, products: Tensor, windows: list[_Window], share: float) -> Tensor:
+def _lower(transform: Transform, products: Tensor, windows: list[_Window]) -> Tensor:
     """The transpose of `_lift`, `[3 F, blocks N, C]` to `[T, N, C]`; overwrites `products`."""
-    count = basis.shape[0] // 2
     products = products.unflatten(1, (len(windows), -1))
-    products[count:].unflatten(0, (2, count)).add_(products[:count], alpha=share)
     signal = products.new_empty(windows[-1][0].stop, *products.shape[2:])
     written = 0
-    for block, (steps, columns) in enumerate(windows):
-        parts = products[count:, block].flatten(1)
+    for block, (steps, frame) in enumerate(windows):
         # Windows overlap: add to the steps that the block before wrote too, set the others.
-        shared, matrix = max(written - steps.start, 0), basis[:, columns].T
-        signal[steps][:shared].flatten(1).addmm_(matrix[:shared], parts)
-        torch.mm(matrix[shared:], parts, out=signal[steps][shared:].flatten(1))
+        shared = max(written - steps.start, 0)
+        parts = products[:, block].flatten(1)
+        transform.lower(parts, frame, signal[steps].flatten(1), shared)
         written = max(written, steps.stop)
     return signal
-
-
-_Window = tuple[slice, slice]  # steps of a signal, and the columns of the basis they meet
 
 
 class _Plan(NamedTuple):
     """Which steps each block reads and writes."""
 
     length: int  # of the circular convolution in a block
-    columns: int  # of the bases: the steps before a block, and its own
+    frame: int  # steps of a block: those before it, and its own
+    inner: int
     of_x: list[_Window]
     of_kernel: list[_Window]
     of_y: list[_Window]
 
+    @property
+    def transform(self) -> tuple[int, int, int]:
+        """What the transforms depend on."""
+        return self.length, self.frame, self.inner
 
-def _plan(sizes: Sizes, blocks: int) -> _Plan:
+
+def _plan(sizes: Sizes, cut: Cut) -> _Plan:
     inputs, taps, steps, *_ = sizes
     before = taps - 1
-    block_steps = -(-steps // blocks)
+    block_steps = -(-steps // cut.blocks)
     of_x, of_y = [], []
     for start in range(0, steps, block_steps):
         stop = min(start + block_steps, steps)
         first = min(max(start - before, 0), inputs)
         last = max(min(stop, inputs), first)
         origin = start - before
-        of_x.append((slice(first, last), slice(first - origin, last - origin)))
+        entry = max(first - origin, 0)
+        of_x.append((slice(first, last), slice(entry, entry + last - first)))
         of_y.append((slice(start, stop), slice(start - origin, stop - origin)))
     of_kernel = [(slice(0, taps), slice(0, taps))]
-    return _Plan(_length(sizes, blocks), before + block_steps, of_x, of_kernel, of_y)
+    frame = before + block_steps
+    return _Plan(_length(sizes, cut), frame, cut.inner, of_x, of_kernel, of_y)
 
 
-def _length(sizes: Sizes, blocks: int) -> int:
-    """Even length of a circular convolution whose wrapped end misses the steps that count."""
+def _length(sizes: Sizes, cut: Cut) -> int:
+    """Length of a circular convolution whose wrapped end misses the steps that count."""
     before = sizes.taps - 1
-    block_steps = -(-sizes.steps // blocks)
-    length = max(sizes.inputs + before, block_steps) if blocks == 1 else block_steps + before
-    return length + length % 2
-
-
-@lru_cache(maxsize=32)
-def _bases(
-    length: int, columns: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Matrices `[2 F, columns]` to the frequencies and back, for `_lift` and `_lower`.
-
-    The frequencies lie at `(f + 1/2) / length` turns per step, between the usual ones: so all are
-    complex, and none is wasted on a real one.
-    """
-    frequency = (torch.arange(length // 2, dtype=torch.float64) + 0.5) * (2 * math.pi / length)
-    angle = torch.outer(frequency, torch.arange(columns, dtype=torch.float64))
-    cos, sin = angle.cos(), angle.sin()
-    to_frequency = torch.cat([cos, -sin])
-    to_time = torch.cat([sin + cos, sin - cos]) / len(frequency)
-    return to_frequency.to(device, dtype), to_time.to(device, dtype)
+    block_steps = -(-sizes.steps // cut.blocks)
+    one = cut.blocks == 1
+    length = max(sizes.inputs + before, block_steps) if one else block_steps + before
+    return -(-length // (2 * cut.inner)) * 2 * cut.inner

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from snn_delays.convolution import best_blocks, by_dft, direct, sizes_of
+from snn_delays.convolution import Cut, best_cut, by_dft, direct, sizes_of
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.gemm import matmul
 
@@ -175,7 +175,7 @@ def delayed_linear(
         bias: `[out]`.
         steps: length of the output, at least `T`; `T` when None.
         method: `direct` (a dense convolution), `dft` (fewer operations for long kernels; equal up
-            to rounding), or `auto`, the one that `convolution.best_blocks` expects to be faster.
+            to rounding), or `auto`, the one that `convolution.best_cut` expects to be faster.
     Returns:
         `[steps, N, out]`.
     """
@@ -190,9 +190,9 @@ def delayed_linear(
     if kernel.shape[0] == 1:
         y = F.pad(matmul(x, kernel[0].T), (0, 0, 0, 0, 0, steps - x.shape[0]))
         return y if bias is None else y + bias
-    blocks = best_blocks(sizes_of(x, kernel, steps))
-    if method == "dft" or (method == "auto" and blocks > 0):
-        y = by_dft(x, kernel, steps, max(blocks, 1))
+    cut = best_cut(sizes_of(x, kernel, steps))
+    if method == "dft" or (method == "auto" and cut is not None):
+        y = by_dft(x, kernel, steps, cut or Cut(1, 1))
     else:
         y = direct(x, kernel, steps)
     return y if bias is None else y + bias

@@ -1,16 +1,21 @@
 """What a larger delay range costs: a training step at T = 512 for growing `max_delay`.
 
-python scripts/bench/max_delay.py [--batch 16] [--no-peer] [--json FILE]
+python scripts/bench/max_delay.py [--batch 256] [--peer-batch 16] [--no-peer] [--json FILE]
+
+The growth is that of our step at the recipe's batch. The peer takes minutes there, so both are also
+timed side by side with fewer clips, `--peer-batch`.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from common import arguments, interleaved, report
 from steps import example, our_step, peer_step
 
 from snn_delays.allocator import keep_freed_memory
-from snn_delays.config import load_recipe
+from snn_delays.config import Recipe, load_recipe
 
 STEPS = 512
 MAX_DELAYS = (8, 25, 64, 128, 256, 512)
@@ -18,44 +23,59 @@ MAX_DELAYS = (8, 25, 64, 128, 256, 512)
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, help="clips in a batch; the recipe's when left out")
+    parser.add_argument("--peer-batch", type=int, default=16)
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256])
     parser.add_argument("--no-peer", action="store_true", help="time ours only")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    shd = load_recipe("shd")
     fixed = {"steps": STEPS, "tail_steps": 0, "hidden": tuple(options.hidden)}
-    x, labels = example(shd.model_copy(update=fixed), options.batch)
-    plain = our_step(shd.model_copy(update={**fixed, "delays": "none"}), x, labels)
-    (no_delay_s,) = interleaved(options, plain)
-    rows = []
-    for max_delay in MAX_DELAYS:
-        recipe = shd.model_copy(update={**fixed, "max_delay": max_delay})
-        tasks = [our_step(recipe, x, labels)]
-        if not options.no_peer:
-            tasks.append(peer_step(recipe, x, labels))
-        ours_s, *peer_s = interleaved(options, *tasks, rounds=1 if max_delay > 64 else None)
-        row = {"max_delay": max_delay, "ours_s": ours_s, "over_no_delay": ours_s / no_delay_s}
-        if peer_s:
-            row |= {"peer_s": peer_s[0], "ratio": peer_s[0] / ours_s}
-        rows.append(row)
-        print(row, flush=True)
-    at = {row["max_delay"]: row for row in rows}
+    shd = load_recipe("shd").model_copy(update=fixed)
+    batch = options.batch or shd.batch_size
+    rows = sweep(shd, batch, False, options)
     results = {
         "benchmark": "max_delay",
         "clock": options.clock,
         "steps": STEPS,
-        "batch": options.batch,
         "hidden": options.hidden,
-        "no_delay_s": no_delay_s,
-        "growth": at[512]["ours_s"] / at[25]["ours_s"],
+        "batch": batch,
+        "growth": growth(rows, "ours_s"),
         "rows": rows,
     }
     if not options.no_peer:
-        results["peer_growth"] = at[512]["peer_s"] / at[25]["peer_s"]
-        results |= {"ratio": at[512]["ratio"]} | {k: at[512][k] for k in ("ours_s", "peer_s")}
+        rows = sweep(shd, options.peer_batch, True, options)
+        results |= {"peer_batch": options.peer_batch, "peer_rows": rows}
+        results |= {f"{who}_growth": growth(rows, f"{who}_s") for who in ("ours", "peer")}
+        results |= {key: rows[-1][key] for key in ("ratio", "ours_s", "peer_s")}
     report(results, options.json)
+
+
+def sweep(shd: Recipe, batch: int, with_peer: bool, options: Any) -> list[dict[str, float]]:
+    """Seconds of a step for every `max_delay`, ours, the peer's where asked, and of no delay."""
+    x, labels = example(shd, batch)
+    plain = our_step(shd.model_copy(update={"delays": "none"}), x, labels)
+    rows: list[dict[str, float]] = []
+    for max_delay in MAX_DELAYS:
+        recipe = shd.model_copy(update={"max_delay": max_delay})
+        tasks = [plain, our_step(recipe, x, labels)]
+        if with_peer:
+            tasks.append(peer_step(recipe, x, labels))
+        rounds = 1 if with_peer and max_delay > 64 else None
+        plain_s, ours_s, *peer_s = interleaved(options, *tasks, rounds=rounds)
+        row = {"batch": batch, "max_delay": max_delay, "ours_s": ours_s, "no_delay_s": plain_s}
+        row["over_no_delay"] = ours_s / plain_s
+        if peer_s:
+            row |= {"peer_s": peer_s[0], "ratio": peer_s[0] / ours_s}
+        rows.append(row)
+        print(*(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
+    return rows
+
+
+def growth(rows: list[dict[str, float]], key: str) -> float:
+    """Time at `max_delay` 512 over the time at 25."""
+    at = {row["max_delay"]: row[key] for row in rows}
+    return at[512] / at[25]
 
 
 if __name__ == "__main__":
