@@ -16,7 +16,7 @@ from snn_delays.config import Quantization, Recipe
 from snn_delays.data import ClipDataset
 from snn_delays.errors import MissingSplitError, SnnDelaysError
 from snn_delays.networks import DelaySNN
-from snn_delays.nn import clamp_delays, quantise
+from snn_delays.nn import clamp_delays, freeze_weights, quantise
 from snn_delays.runs import RunFolder
 
 
@@ -85,6 +85,7 @@ def network_from_recipe(recipe: Recipe, channels: int, classes: int) -> DelaySNN
         tail_steps=recipe.tail_steps,
         kernel_count=recipe.kernel_count,
         delays=recipe.delays,
+        granularity=recipe.granularity,
         bias=recipe.bias,
         tau=recipe.tau,
         v_threshold=recipe.v_threshold,
@@ -99,6 +100,8 @@ def network_from_recipe(recipe: Recipe, channels: int, classes: int) -> DelaySNN
         readout=recipe.readout,
         sigma=recipe.sigma_start,
     )
+    if not recipe.learn_weights:
+        freeze_weights(net)
     if recipe.quantization != Quantization.model_validate({}):
         quantise(net, **recipe.quantization.model_dump())
     return net

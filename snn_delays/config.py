@@ -78,6 +78,10 @@ class Recipe(BaseModel):
     # Network
     hidden: tuple[Positive, ...] = Field((256, 256), min_length=1, description="layer widths")
     delays: Literal["learned", "fixed", "none"] = Field("learned", description="the arm")
+    granularity: Literal["synaptic", "axonal", "dendritic"] = Field(
+        "synaptic", description="one delay per synapse, per input or per output"
+    )
+    learn_weights: bool = Field(True, description="off: nothing but delays is learned")
     max_delay: int = Field(24, ge=0, le=4096, description="largest delay, inclusive")
     kernel_count: int = Field(1, ge=1, le=64, description="delayed contacts per pair of neurons")
     tail_steps: int = Field(24, ge=0, le=10_000, description="zeros after the input, every arm")
@@ -135,6 +139,11 @@ class Recipe(BaseModel):
         if self.reset == "hard" and self.v_reset >= self.v_threshold:
             raise ValueError(
                 f"v_reset must be below v_threshold; got {self.v_reset} >= {self.v_threshold}"
+            )
+        if not self.learn_weights and self.delays != "learned":
+            raise ValueError(
+                f"learn_weights = false leaves nothing to learn unless delays is 'learned'; "
+                f"got {self.delays!r}"
             )
         if self.max_delay >= self.steps + self.tail_steps:
             raise ValueError(

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from snn_delays import fused, neurons
 from snn_delays.distributed import Share
 from snn_delays.errors import ShapeError, SnnDelaysError
-from snn_delays.nn import DelayLinear, DelayMode
+from snn_delays.nn import DelayLinear, DelayMode, Granularity
 from snn_delays.synchronised import batch_norm
 
 Readout = Literal["softmax_sum", "max", "mean", "last"]
@@ -93,6 +93,7 @@ class DelaySNN(nn.Module):
         tail_steps: zeros added after the input, so that late spikes still reach the readout.
         kernel_count: delayed contacts per pair of neurons.
         delays: `learned`, `fixed` or `none` (see `DelayLinear`).
+        granularity: `synaptic`, `axonal` or `dendritic` (see `DelayLinear`).
         bias: a learnable bias in every delay layer (batch norm has its own).
         tau, v_threshold, v_reset, decay_input, learn_tau, surrogate, surrogate_alpha,
             detach_reset: see `neurons.lif`; the readout shares `decay_input`.
@@ -117,6 +118,7 @@ class DelaySNN(nn.Module):
         tail_steps: int = 0,
         kernel_count: int = 1,
         delays: DelayMode = "learned",
+        granularity: Granularity = "synaptic",
         bias: bool = False,
         tau: float = 1.005,
         v_threshold: float = 1.0,
@@ -145,6 +147,7 @@ class DelaySNN(nn.Module):
                 kernel_count=kernel_count,
                 bias=bias,
                 delays=delays,
+                granularity=granularity,
                 sigma=sigma,
             )
 

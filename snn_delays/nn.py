@@ -23,6 +23,7 @@ from snn_delays.functional import (
 )
 
 DelayMode = Literal["learned", "fixed", "none"]
+Granularity = Literal["synaptic", "axonal", "dendritic"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -40,6 +41,8 @@ class DelayLinear(nn.Module):
         out_features: output channels, ``C_out``.
         max_delay: largest delay ``D`` in time steps, inclusive.
         kernel_count: delayed contacts per input-output pair.
+        granularity: ``synaptic`` (every contact has its own delay), ``axonal`` (one for each input,
+            shared by all outputs) or ``dendritic`` (one for each output).
         bias: adds a learnable ``b_o``.
         delays: ``learned``; ``fixed`` (drawn at random, whole numbers, frozen); ``none`` (a plain
             linear layer: ``max_delay`` is taken as 0).
@@ -47,7 +50,8 @@ class DelayLinear(nn.Module):
 
     Attributes:
         weight: ``[out, in, kernel_count]``, Kaiming-uniform.
-        delay: ``[out, in, kernel_count]``, uniform in ``[0, max_delay]``.
+        delay: ``[out, in, kernel_count]``, axonal ``[1, in, kernel_count]``, dendritic
+            ``[out, 1, kernel_count]``; uniform in ``[0, max_delay]``.
         sigma: buffer, a scalar.
         start_delay: buffer, the delays as they were drawn.
         quantised, weight_bits, delay_limit, delay_step: set by `quantise`.
@@ -73,6 +77,7 @@ class DelayLinear(nn.Module):
         *,
         max_delay: int,
         kernel_count: int = 1,
+        granularity: Granularity = "synaptic",
         bias: bool = False,
         delays: DelayMode = "learned",
         sigma: float = 1.0,
@@ -86,32 +91,43 @@ class DelayLinear(nn.Module):
         ):
             if not isinstance(value, int) or value < lowest:
                 raise SnnDelaysError(f"`{name}`", f"an integer of at least {lowest}", repr(value))
-        if delays not in get_args(DelayMode):
-            raise SnnDelaysError("`delays`", f"one of {get_args(DelayMode)}", repr(delays))
+        for name, word, legal in (
+            ("delays", delays, get_args(DelayMode)),
+            ("granularity", granularity, get_args(Granularity)),
+        ):
+            if word not in legal:
+                raise SnnDelaysError(f"`{name}`", f"one of {legal}", repr(word))
         if not (math.isfinite(sigma) and sigma > 0):
             raise SnnDelaysError("`sigma`", "a positive number of steps", sigma)
         self.in_features = in_features
         self.out_features = out_features
         self.max_delay = 0 if delays == "none" else max_delay
         self.kernel_count = kernel_count
+        self.granularity: Granularity = granularity
         self.delays: DelayMode = delays
         self.quantised = False
         self.weight_bits: int | None = None
         self.delay_limit, self.delay_step = self.max_delay, 1
         shape = (out_features, in_features, kernel_count)
         self.weight = nn.Parameter(torch.empty(shape))
-        self.delay = nn.Parameter(torch.empty(shape), requires_grad=delays == "learned")
+        shared = (
+            1 if granularity == "axonal" else out_features,
+            1 if granularity == "dendritic" else in_features,
+            kernel_count,
+        )
+        self.delay = nn.Parameter(torch.empty(shared), requires_grad=delays == "learned")
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         self.register_buffer("sigma", torch.tensor(float(sigma)))
-        self.register_buffer("start_delay", torch.empty(shape))
+        self.register_buffer("start_delay", torch.empty(shared))
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw new weights and delays from torch's random state."""
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
-        # Both modes draw the same numbers, so that arms of one seed start from the same weights.
-        self.delay.uniform_(0.0, 1.0).mul_(self.max_delay)
+        # As many numbers whatever the mode, so that arms of one seed start from the same weights.
+        drawn = torch.empty_like(self.weight).uniform_(0.0, 1.0).mul_(self.max_delay)
+        self.delay.copy_(drawn[: self.delay.shape[0], : self.delay.shape[1]])
         if self.delays != "learned":
             self.delay.copy_(round_delay(self.delay, self.max_delay))
         self.start_delay.copy_(self.delay)
@@ -126,14 +142,15 @@ class DelayLinear(nn.Module):
     @torch.no_grad()
     def round_(self) -> None:
         """Round the delays in place and freeze them: from now on kernels are one-hot."""
-        self.delay.copy_(self.rounded_delay())
+        self.delay.copy_(round_delay(self.delay, self.delay_limit, self.delay_step))
         self.delay.requires_grad_(False)
         if self.delays == "learned":
             self.delays = "fixed"
 
     def rounded_delay(self) -> Tensor:
         """The whole-number delays ``[out, in, kernel_count]`` of the rounded network."""
-        return round_delay(self.delay, self.delay_limit, self.delay_step)
+        rounded = round_delay(self.delay, self.delay_limit, self.delay_step)
+        return rounded.expand_as(self.weight)
 
     def kernel(self) -> Tensor:
         """The temporal kernel ``[D + 1, out, in]``.
@@ -146,10 +163,11 @@ class DelayLinear(nn.Module):
             weight = quantised_weight(weight, self.weight_bits)
         if self.delays != "learned":
             return one_hot_kernel(weight, self.rounded_delay(), self.max_delay)
+        delay = self.delay.expand_as(weight)
         if not self.quantised:
-            return delay_kernel(weight, self.delay, self.sigma, self.max_delay)
+            return delay_kernel(weight, delay, self.sigma, self.max_delay)
         sigma = self.sigma.clamp(min=self.delay_step / 2)  # reaches the neighbouring delays
-        soft = delay_kernel(weight.detach(), self.delay, sigma, self.max_delay)
+        soft = delay_kernel(weight.detach(), delay, sigma, self.max_delay)
         hard = one_hot_kernel(weight, self.rounded_delay(), self.max_delay)
         return hard + (soft - soft.detach())  # adds exactly 0
 
@@ -164,6 +182,7 @@ class DelayLinear(nn.Module):
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"max_delay={self.max_delay}, kernel_count={self.kernel_count}, "
+            f"granularity={self.granularity!r}, "
             f"bias={self.bias is not None}, delays={self.delays!r}"
         )
 
@@ -177,6 +196,17 @@ def clamp_delays(net: nn.Module) -> None:
     """Clamp the delays of every layer to its range."""
     for layer in delay_layers(net).values():
         layer.clamp_delays()
+
+
+def freeze_weights(net: nn.Module) -> None:
+    """From now on only delays are learned: weights, biases, norms and time constants stay.
+
+    Batch norm's running statistics still follow the data; they are measured, not learned.
+    """
+    delays = {id(layer.delay) for layer in delay_layers(net).values()}
+    for parameter in net.parameters():
+        if id(parameter) not in delays:
+            parameter.requires_grad_(False)
 
 
 def set_sigma(net: nn.Module, sigma: float) -> None:

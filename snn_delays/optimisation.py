@@ -26,30 +26,29 @@ def sigma_at(recipe: Recipe, epoch: int) -> float:
 
 
 class Optimisation:
-    """The optimisers of a network and their schedules, stepped together.
+    """The optimisers of a network and their schedules, stepped together; each where it is learned.
 
-    Weights: one-cycle to `weight_lr`, decay on synaptic weights only. Delays, where they are
-    learned: cosine from `delay_lr` to 0, no decay.
+    Weights: one-cycle to `weight_lr`, decay on synaptic weights only. Delays: cosine from
+    `delay_lr` to 0, no decay.
     """
 
     def __init__(self, net: nn.Module, recipe: Recipe) -> None:
         delays = [d.delay for d in delay_layers(net).values() if d.delay.requires_grad]
-        weights = [d.weight for d in delay_layers(net).values()]
+        weights = [d.weight for d in delay_layers(net).values() if d.weight.requires_grad]
         taken = {id(p) for p in [*delays, *weights]}
         others = [p for p in net.parameters() if p.requires_grad and id(p) not in taken]
         make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-        groups = [
-            {"params": weights, "weight_decay": recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "weights": make(groups, lr=recipe.weight_lr)
-        }
-        self.schedules: dict[str, LRScheduler] = {
-            "weights": OneCycleLR(
+        self.optimisers: dict[str, torch.optim.Optimizer] = {}
+        self.schedules: dict[str, LRScheduler] = {}
+        if weights or others:
+            groups = [
+                {"params": weights, "weight_decay": recipe.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ]
+            self.optimisers["weights"] = make(groups, lr=recipe.weight_lr)
+            self.schedules["weights"] = OneCycleLR(
                 self.optimisers["weights"], recipe.weight_lr, total_steps=recipe.epochs
             )
-        }
         if delays:
             self.optimisers["delays"] = make(delays, lr=recipe.delay_lr, weight_decay=0.0)
             self.schedules["delays"] = CosineAnnealingLR(

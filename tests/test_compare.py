@@ -5,7 +5,7 @@ import csv
 import pytest
 from tiny import tiny_recipe
 
-from snn_delays import compare as sc
+from snn_delays.compare import plan as sc
 from snn_delays.errors import MissingSplitError, RunError, SnnDelaysError
 from snn_delays.training import train
 

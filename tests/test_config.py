@@ -50,13 +50,15 @@ def test_overrides_are_toml_values_or_plain_words():
         ("seed=true", "`seed` must not be true or false"),
         ('name="\U0001f600"', "`name`: string should match pattern"),
         ("sigma_floor=99", "sigma_floor must be at most sigma_start"),
+        ("learn_weights=false delays=none", "learn_weights = false leaves nothing to learn"),
+        ("granularity=somatic", "`granularity`: input should be 'synaptic', 'axonal' or"),
         ("v_reset=1.5", "v_reset must be below v_threshold"),
         ("max_delay=124", r"max_delay must be less than steps \+ tail_steps = 124; got 124"),
     ],
 )
 def test_mistakes_are_named(word, message):
     with pytest.raises(RecipeError, match=message):
-        load_recipe("shd", parse_overrides([word]))
+        load_recipe("shd", parse_overrides(word.split()))
 
 
 def test_files_that_are_no_recipes_are_refused(tmp_path):

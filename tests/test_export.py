@@ -22,6 +22,8 @@ VARIANTS = {
     "deep": {"hidden": [12, 9, 7], "v_reset": -0.2},
     "no delays": {"delays": "none"},
     "fixed": {"delays": "fixed", "max_delay": 7, "tail_steps": 3},
+    "axonal": {"granularity": "axonal", "kernel_count": 2},
+    "dendritic": {"granularity": "dendritic"},
     "learned tau, last": {"learn_tau": True, "readout": "last", "readout_tau": 4.0},
     "max": {"readout": "max"},
     "mean": {"readout": "mean"},

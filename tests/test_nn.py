@@ -11,6 +11,8 @@ from snn_delays.nn import (
     DelayLinear,
     clamp_delays,
     delay_statistics,
+    freeze_weights,
+    quantise,
     round_delays,
     set_sigma,
 )
@@ -21,9 +23,10 @@ def layer(**changes):
 
 
 @pytest.mark.parametrize("delays", ["learned", "fixed", "none"])
+@pytest.mark.parametrize("granularity", ["synaptic", "axonal", "dendritic"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_shapes_and_gradients_of_every_mode(delays, bias):
-    net = layer(delays=delays, bias=bias, kernel_count=2)
+def test_shapes_and_gradients_of_every_mode(delays, granularity, bias):
+    net = layer(delays=delays, granularity=granularity, bias=bias, kernel_count=2)
     y = net(torch.randn(9, 2, 3))
     assert y.shape == (9, 2, 4)
     y.sum().backward()
@@ -53,6 +56,63 @@ def test_arms_of_one_seed_start_from_the_same_weights():
     for net in weights[1:]:
         for ours, first in zip(net, weights[0], strict=True):
             assert torch.equal(ours.weight, first.weight)
+
+
+def test_every_granularity_starts_from_the_same_weights_and_shares_its_delays():
+    nets = {}
+    for granularity in ("synaptic", "axonal", "dendritic"):
+        torch.manual_seed(5)
+        first = layer(granularity=granularity, kernel_count=2)
+        nets[granularity] = nn.Sequential(first, layer(in_features=4, granularity=granularity))
+    synaptic = nets["synaptic"]
+    for granularity, net in nets.items():
+        assert all(torch.equal(a.weight, b.weight) for a, b in zip(net, synaptic, strict=True))
+        rounded = net[0].rounded_delay()
+        assert rounded.shape == (4, 3, 2)
+        shared = {"axonal": rounded[:1], "dendritic": rounded[:, :1]}.get(granularity, rounded)
+        assert torch.equal(rounded, shared.expand_as(rounded))
+        assert round_delays(net)[0].delay.shape == net[0].delay.shape
+    assert nets["axonal"][0].delay.shape == (1, 3, 2)
+    assert nets["dendritic"][0].delay.shape == (4, 1, 2)
+
+
+@pytest.mark.parametrize("granularity", ["axonal", "dendritic"])
+@pytest.mark.parametrize("quantised", [False, True])
+def test_a_shared_delay_is_the_synaptic_layer_with_equal_delays(granularity, quantised):
+    """Output equal; the gradient of a shared delay is the sum over its synapses."""
+    shared = layer(granularity=granularity, kernel_count=2, sigma=1.5).double()
+    own = layer(kernel_count=2, sigma=1.5).double()
+    with torch.no_grad():
+        own.weight.copy_(shared.weight)
+        own.delay.copy_(shared.delay.expand_as(own.delay))
+    if quantised:
+        quantise(shared, weight_bits=4)
+        quantise(own, weight_bits=4)
+    x = torch.randn(12, 2, 3, dtype=torch.float64)
+    answers = [net(x) for net in (shared, own)]
+    torch.testing.assert_close(*answers)
+    for y in answers:
+        (y * torch.arange(y.numel()).view_as(y)).sum().backward()
+    axis = 0 if granularity == "axonal" else 1
+    torch.testing.assert_close(shared.delay.grad, own.delay.grad.sum(axis, keepdim=True))
+    torch.testing.assert_close(shared.weight.grad, own.weight.grad)
+
+
+@pytest.mark.parametrize("granularity", ["axonal", "dendritic"])
+def test_the_gradient_of_shared_delays_is_the_numerical_one(granularity):
+    net = layer(granularity=granularity, kernel_count=2, sigma=1.2).double()
+    x = torch.randn(8, 2, 3, dtype=torch.float64)
+
+    def answer(weight, delay):
+        return torch.func.functional_call(net, {"weight": weight, "delay": delay}, (x,))
+
+    assert torch.autograd.gradcheck(answer, (net.weight, net.delay))
+
+
+def test_frozen_weights_leave_only_delays_to_learn():
+    net = nn.Sequential(layer(bias=True), nn.BatchNorm1d(4))
+    freeze_weights(net)
+    assert [n for n, p in net.named_parameters() if p.requires_grad] == ["0.delay"]
 
 
 def test_rounding_makes_a_copy_and_leaves_the_model_alone():
@@ -110,6 +170,7 @@ def test_errors_name_the_argument():
         ({"max_delay": 2.5}, "max_delay"),
         ({"kernel_count": 0}, "kernel_count"),
         ({"delays": "random"}, "delays"),
+        ({"granularity": "somatic"}, "granularity"),
         ({"sigma": 0.0}, "sigma"),
         ({"sigma": float("nan")}, "sigma"),
     ):
@@ -118,4 +179,5 @@ def test_errors_name_the_argument():
 
 
 def test_repr_names_the_settings():
-    assert "max_delay=6, kernel_count=1, bias=False, delays='learned'" in repr(layer())
+    settings = "max_delay=6, kernel_count=1, granularity='synaptic', bias=False, delays='learned'"
+    assert settings in repr(layer())

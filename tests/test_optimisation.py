@@ -7,6 +7,7 @@ import torch
 
 from snn_delays.config import make_recipe
 from snn_delays.networks import DelaySNN
+from snn_delays.nn import freeze_weights
 from snn_delays.optimisation import Optimisation, sigma_at
 
 
@@ -53,6 +54,15 @@ def test_decay_is_on_weights_only_and_frozen_delays_are_left_alone():
     grouped = {id(p) for g in groups for p in g["params"]}
     assert grouped == {id(p) for p in net.parameters() if p.requires_grad}
     assert [p.dim() for p in groups[0]["params"]] == [3, 3]
+
+
+def test_frozen_weights_leave_one_optimiser():
+    net = network()
+    freeze_weights(net)
+    optimisation = Optimisation(net, make_recipe({}))
+    assert set(optimisation.optimisers) == set(optimisation.schedules) == {"delays"}
+    (group,) = optimisation.optimisers["delays"].param_groups
+    assert len(group["params"]) == 2
 
 
 def test_sigma_shrinks_geometrically_to_its_floor_and_stays():

@@ -113,6 +113,24 @@ def test_other_arms_train_and_leave_their_delays_alone(tmp_path, delays):
     assert summary["parameters"] == 40 * 8 + 8 * 10 + 2 * 8
 
 
+def test_with_frozen_weights_only_delays_move_and_a_stopped_run_goes_on(tmp_path):
+    frozen, once = tiny_run(tmp_path / "once", learn_weights=False)
+    assert once["parameters"] == once["synapses"]
+    recipe = tiny_recipe(learn_weights=False)
+    stopped = RunFolder(tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        training.train(recipe, stopped, reporter=StopAfter(1))
+    training.train(recipe, stopped, resume=True)
+    assert same_tensors(frozen, stopped)
+    torch.manual_seed(training._seed(0, 0))
+    start = assembly.network_from_recipe(recipe, 40, 10).state_dict()
+    moved = {
+        n for n, t in load_tensors(frozen.model_file)[0].items() if not torch.equal(t, start[n])
+    }
+    measured = {"sigma", "running_mean", "running_var", "num_batches_tracked"}
+    assert {n.rsplit(".", 1)[1] for n in moved} - measured == {"delay"}
+
+
 def test_same_seed_same_result_and_another_seed_another(tmp_path):
     first, _ = tiny_run(tmp_path / "a")
     second, _ = tiny_run(tmp_path / "b")

@@ -38,7 +38,7 @@ def compare_command(
     quiet: opt.QuietOption = False,
 ) -> None:
     """Train with no, fixed random and learned delays, and compare accuracy over seeds."""
-    from snn_delays.compare import compare, plan
+    from snn_delays.compare.plan import compare, plan
     from snn_delays.runs import RunFolder, default_folder
 
     given = {"dataset": dataset, "epochs": epochs, "protocol": protocol}

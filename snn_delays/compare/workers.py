@@ -1,0 +1,139 @@
+"""Jobs on this machine: worker processes that take one job after another.
+
+A worker that is killed costs its own job only, and another takes its place.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+
+import torch
+
+from snn_delays.compare.jobs import Job, Result, run_job
+from snn_delays.errors import RunError, SnnDelaysError
+
+_PATIENCE_SECONDS = 10.0
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_locally(jobs: Sequence[Job], workers: int, threads: int) -> Iterator[tuple[Job, Result]]:
+    """Run jobs in `workers` processes of `threads` threads each; yield each job as it ends.
+
+    The processes stop with the iterator, also when it is closed or interrupted early; the finished
+    epochs of a run that was stopped stay in its folder.
+
+    Yields:
+        The job, and its summary or the error that ended it.
+    """
+    if min(workers, threads) < 1:
+        raise SnnDelaysError("`workers` and `threads`", "at least 1", min(workers, threads))
+    waiting = deque(jobs)
+    busy: list[tuple[_Worker, Job]] = []
+    idle: list[_Worker] = []
+    try:
+        while waiting or busy:
+            while waiting and len(busy) < workers:
+                worker = idle.pop() if idle else _Worker(threads)
+                busy.append((worker, waiting.popleft()))
+                worker.begin(busy[-1][1])
+            ready = wait([worker.pipe for worker, _ in busy])
+            for worker, job in [pair for pair in busy if pair[0].pipe in ready]:
+                busy.remove((worker, job))
+                result = worker.result()
+                if worker.process.is_alive():
+                    idle.append(worker)
+                yield job, result
+    finally:
+        everyone = [*idle, *(worker for worker, _ in busy)]
+        for worker in everyone:
+            worker.process.terminate()
+        for worker in everyone:
+            worker.end()
+
+
+class _Worker:
+    """A process, and our end of the pipe to it."""
+
+    def __init__(self, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, threads), daemon=True)
+        with _deaf_to_interrupts():
+            self.process.start()
+        theirs.close()  # so that the pipe ends when the process does
+
+    def begin(self, job: Job) -> None:
+        """Hand over a job; a process that is already dead shows in `result`."""
+        with suppress(OSError):
+            self.pipe.send(job)
+
+    def result(self) -> Result:
+        """What came of the job."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join(_PATIENCE_SECONDS)
+            code = self.process.exitcode
+            return RunError(f"The worker process ended before its run did (exit code {code})")
+
+    def end(self) -> None:
+        """Wait until the terminated process is gone; kill it where that takes too long."""
+        self.process.join(_PATIENCE_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+        self.pipe.close()
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started here ignore Ctrl-C, which a terminal sends to them as well as to us."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _work(pipe: Connection, threads: int) -> None:
+    """The life of a worker: jobs in, summaries or errors out."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception: half files are removed
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        result: Result
+        try:
+            result = run_job(job)
+        except SnnDelaysError as error:
+            result = error
+        except Exception as error:
+            result = RunError(f"{type(error).__name__}: {error}")
+        pipe.send(result)
+
+
+def _leave_with_parent() -> None:
+    """End this process when the one that started it is gone."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,80 @@
+"""Worker processes: jobs come back with summaries or errors, and survive a killed worker."""
+
+import multiprocessing
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from tiny import tiny_recipe
+
+from snn_delays.compare.jobs import Job, is_finished, run_job
+from snn_delays.compare.workers import core_count, run_locally
+from snn_delays.errors import RunError, SnnDelaysError
+from snn_delays.runs import RunFolder
+
+
+def tiny_job(path, **changes):
+    return Job(tiny_recipe(epochs=1, **changes), path, None, "cpu", "learned")
+
+
+def test_a_job_is_done_once(tmp_path):
+    job = tiny_job(tmp_path / "run")
+    assert not is_finished(job)
+    summary = run_job(job)
+    assert is_finished(job)
+    written = RunFolder(job.folder).network_file.stat().st_mtime_ns
+    assert run_job(job) == summary
+    assert RunFolder(job.folder).network_file.stat().st_mtime_ns == written
+    with pytest.raises(RunError, match="another recipe"):
+        run_job(replace(job, recipe=tiny_recipe(epochs=1, seed=1)))
+
+
+def test_jobs_in_processes_give_what_they_give_here(tmp_path):
+    jobs = [tiny_job(tmp_path / f"there{seed}", seed=seed) for seed in range(3)]
+    bad = tiny_job(tmp_path / "bad", dataset="shd", valid_speakers=[9])
+    found = dict(run_locally([*jobs, bad], workers=2, threads=1))
+    assert set(found) == {*jobs, bad}
+    assert isinstance(found[bad], SnnDelaysError)
+    assert "needs shd_train.h5" in str(found[bad])
+    here = run_job(tiny_job(tmp_path / "here", seed=1))
+    for key in ("train_loss", "valid_accuracy", "test_accuracy"):
+        assert found[jobs[1]][key] == pytest.approx(here[key], rel=1e-4)
+    assert found[jobs[1]]["threads"] == 1
+    assert not multiprocessing.active_children()
+
+
+def test_a_killed_worker_costs_its_own_job_only(tmp_path):
+    long = Job(tiny_recipe(epochs=500), tmp_path / "long", None, "cpu", "learned")
+    short = tiny_job(tmp_path / "short")
+
+    def kill():
+        while not RunFolder(long.folder).checkpoint_file.exists():
+            time.sleep(0.01)
+        multiprocessing.active_children()[0].kill()
+
+    threading.Thread(target=kill, daemon=True).start()
+    (first, error), (second, summary) = run_locally([long, short], workers=1, threads=1)
+    assert (first, second) == (long, short)
+    assert isinstance(error, RunError)
+    assert "worker process ended before its run did" in str(error)
+    assert summary["epochs"] == 1
+
+
+def test_closing_early_stops_the_processes_and_keeps_finished_epochs(tmp_path):
+    jobs = [tiny_job(tmp_path / "short"), tiny_job(tmp_path / "long", hidden=[64])]
+    jobs[1] = replace(jobs[1], recipe=jobs[1].recipe.model_copy(update={"epochs": 500}))
+    running = run_locally(jobs, workers=2, threads=1)
+    assert next(running)[0] == jobs[0]
+    while not RunFolder(jobs[1].folder).metrics_file.exists():
+        time.sleep(0.01)
+    running.close()
+    assert not multiprocessing.active_children()
+    assert RunFolder(jobs[1].folder).read_metrics()
+    assert not list(jobs[1].folder.glob(".*.tmp*"))
+
+
+def test_at_least_one_worker_and_thread():
+    assert core_count() >= 1
+    with pytest.raises(SnnDelaysError, match="at least 1; got 0"):
+        next(run_locally([], workers=0, threads=1))
