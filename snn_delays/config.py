@@ -228,8 +228,17 @@ def make_recipe(fields: Mapping[str, Any], where: str = "the recipe") -> Recipe:
         raise RecipeError(f"In {where}, `{key}`: {message}; got {first['input']!r}") from None
 
 
-def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
-    """Turn `key=value` words into fields; values are TOML, bare words are strings.
+def changed(recipe: Recipe, overrides: Mapping[str, Any], where: str = "the recipe") -> Recipe:
+    """The recipe with some fields changed, those of a table one by one, and validated anew.
+
+    Raises:
+        RecipeError: as `make_recipe`.
+    """
+    return make_recipe(_merged(recipe.model_dump(), overrides), where)
+
+
+def parse_overrides(pairs: Iterable[str], option: str = "--set") -> dict[str, Any]:
+    """Turn `key=value` words of `option` into fields; values are TOML, bare words are strings.
 
     `hidden=128` and `hidden=128,64` both work for a field that holds several numbers, and
     `augment.drop=0.1` for a field inside a table.
@@ -239,8 +248,8 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         key = key.strip()
         if not equals or not key:
-            raise RecipeError("--set", "key=value, for example --set epochs=20", repr(pair))
-        _check_key(key, "--set")
+            raise RecipeError(option, f"key=value, for example {option} epochs=20", repr(pair))
+        _check_key(key, option)
         field, _, inner = key.partition(".")
         value = _parse_value(_default(field, inner), text.strip())
         if inner:

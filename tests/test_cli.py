@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 
@@ -136,10 +137,11 @@ def test_run_reads_spike_files_too(call, trained, tmp_path):
 
 def test_compare_prints_a_table_and_writes_results(call, tmp_path):
     out_folder = tmp_path / "study"
-    words = ["--delays", "none,learned", "--seeds", "2", "--out", out_folder]
+    words = ["--delays", "none,learned", "--seeds", "2", "--out", out_folder, "--workers", "2"]
     code, out, _ = call("compare", *FLAGS[:-4], "--epochs", "1", *words)
     assert code == 0
-    assert "4/4  learned, seed 1: test" in out
+    assert "4 runs; 2 at a time" in out
+    assert re.search(r"4/4  (none|learned), seed 1: test .* about 0 s left", out)
     assert "test accuracy, integer delays, 2 seeds" in out
     rows = list(csv.DictReader((out_folder / "results.csv").open()))
     assert [r["delays"] for r in rows] == ["none", "learned"] * 2
@@ -187,7 +189,11 @@ def test_an_exported_network_remembers_who_was_held_out(call, tmp_path):
         (["plot", "OUT"], "is not a run folder"),
         (["run", "OUT/none.json", "OUT/x.npz", "-o", "OUT/y.npz"], "none.json"),
         (["data", "inspect", "OUT/none.h5"], "none.h5"),
-        (["compare", "--delays", "none,axonal"], "--delays must be a list of"),
+        (["compare", "--delays", "none,somatic"], "--delays must be a list of"),
+        (["compare", "--resume"], "--resume needs --out"),
+        (["compare", "--resume", "--out", "OUT"], "holds no study"),
+        (["compare", "--resume", "--out", "OUT", "--epochs", "2"], "Leave out --recipe"),
+        (["compare", "--axis", "seed=1,2"], "--axis must be fields other than"),
         (["compare", "--seeds", "0"], "--seeds must be at least 1"),
     ],
 )

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import tiny_recipe
+from tiny import FLAGS, tiny_recipe
 
 from snn_delays.assembly import load_split, load_trained
 from snn_delays.compare.jobs import Job
-from snn_delays.compare.on_ray import pack, run_on_ray, unpack
+from snn_delays.compare.on_ray import cluster_cores, pack, run_on_ray, unpack
 from snn_delays.errors import RunError, SnnDelaysError
 from snn_delays.evaluation import evaluate
 from snn_delays.nn import round_delays
@@ -114,21 +114,39 @@ def test_what_fails_over_there_is_an_error_here_and_begun_runs_go_on(cluster, tm
     assert (begun / metrics).read_bytes() == (trained[0].path / metrics).read_bytes()
     assert isinstance(results[jobs[1]], SnnDelaysError)
     assert "no-data" in str(results[jobs[1]])
-    with pytest.raises(SnnDelaysError, match="--threads must be at most 1, the cores of the"):
+    with pytest.raises(SnnDelaysError, match="`threads` must be at most 1, the cores of the"):
         next(run_on_ray(jobs, cluster.address, 64))
+
+
+def test_compare_on_a_cluster(cluster, call, tmp_path):
+    out = tmp_path / "study"
+    words = ["--engine", "ray", "--address", cluster.address, "--delays", "learned"]
+    code, printed, err = call("compare", *FLAGS, *words, "--seeds", "1", "--out", out)
+    assert (code, err) == (0, "")
+    assert "1 runs; 1 at a time" in printed
+    assert (out / "learned-seed0" / "network.json").is_file()
+    assert "learned,0," in (out / "results.csv").read_text()
+
+
+def test_options_that_do_not_go_together(call, tmp_path):
+    for words in (["--address", "10.0.0.1:6379"], ["--engine", "ray", "--workers", "2"]):
+        code, _, err = call("compare", *FLAGS, *words, "--out", tmp_path / "study")
+        assert code == 2
+        assert "--engine" in err
+        assert not (tmp_path / "study").exists()
 
 
 def test_no_cluster_and_no_ray_are_one_sentence_each(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SnnDelaysError, match=r'pip install "snn-delays\[ray\]"'):
-        next(run_on_ray([], None, 1))
+        cluster_cores(None)
     monkeypatch.undo()
     pytest.importorskip("ray")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # bound, but nobody listens
         address = f"127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(SnnDelaysError, match=f"No Ray cluster answers at {address}"):
-            next(run_on_ray([], address, 1))
+            cluster_cores(address)
 
 
 names = st.lists(

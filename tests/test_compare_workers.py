@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from tiny import tiny_recipe
 
-from snn_delays.compare.jobs import Job, is_finished, run_job
+from snn_delays.compare.jobs import Job, finished_summary, run_job
 from snn_delays.compare.workers import core_count, run_locally
 from snn_delays.errors import RunError, SnnDelaysError
 from snn_delays.runs import RunFolder
@@ -20,9 +20,9 @@ def tiny_job(path, **changes):
 
 def test_a_job_is_done_once(tmp_path):
     job = tiny_job(tmp_path / "run")
-    assert not is_finished(job)
+    assert finished_summary(job) is None
     summary = run_job(job)
-    assert is_finished(job)
+    assert finished_summary(job) == summary
     written = RunFolder(job.folder).network_file.stat().st_mtime_ns
     assert run_job(job) == summary
     assert RunFolder(job.folder).network_file.stat().st_mtime_ns == written

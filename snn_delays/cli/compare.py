@@ -1,15 +1,27 @@
-"""`snn-delays compare`: what learning the delays buys, over seeds."""
+"""`snn-delays compare`: what learning the delays buys, as a study of arms over seeds."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from snn_delays.cli import options as opt
-from snn_delays.cli.console import console, duration, percent
-from snn_delays.cli.train import resolve_recipe, train_to_folder
+from snn_delays.cli.console import CountReporter, console, duration, percent
+from snn_delays.cli.engine import Engine, EngineName, choose_engine
+from snn_delays.cli.train import resolve_recipe
+from snn_delays.errors import Interrupted, RunError, SnnDelaysError, TrainingError
+
+if TYPE_CHECKING:
+    from snn_delays.compare.jobs import Job, Result
+    from snn_delays.compare.plan import Cell, Study
+    from snn_delays.compare.results import Results
+
+_ARMS = "none,fixed,learned"
+_SEEDS = 3
 
 
 def compare_command(
@@ -17,71 +29,224 @@ def compare_command(
     recipe: opt.RecipeOption = None,
     settings: opt.SetOption = None,
     delays: Annotated[
-        str, typer.Option("--delays", help="Arms, separated by commas.")
-    ] = "none,fixed,learned",
-    seeds: Annotated[int, typer.Option("--seeds", help="Runs of each arm.")] = 3,
-    equal_parameters: Annotated[
-        bool,
+        str | None,
         typer.Option(
-            "--equal-parameters",
-            help="Widen arms without learned delays to the same number of trainable parameters.",
+            "--delays",
+            help="Arms, separated by commas: none, matched (none, wider), fixed, fixed-matched, "
+            f"delays-only, learned, axonal, dendritic. Default: {_ARMS}.",
         ),
-    ] = False,
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", help=f"Runs of each arm. Default: {_SEEDS}.")
+    ] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--axis",
+            metavar="FIELD=V1,V2,...",
+            help="Every arm at each of these values of a recipe field, too; repeatable.",
+        ),
+    ] = None,
     epochs: opt.EpochsOption = None,
     data_dir: opt.DataDirOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder. Default: runs/compare-<dataset>-<time>.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the study in --out: only what is missing, then the report."
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Runs at a time, each in a process of its own. Default: one for each core; one on "
+            "a GPU.",
+        ),
+    ] = None,
+    engine: Annotated[
+        EngineName, typer.Option("--engine", help="Where runs happen: here, or on a Ray cluster.")
+    ] = EngineName.local,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", help="With --engine ray: HOST:PORT. Default: the cluster of this machine."
+        ),
     ] = None,
     device: opt.DeviceOption = "auto",
     protocol: opt.ProtocolOption = None,
     tensorboard: opt.TensorBoardOption = False,
     quiet: opt.QuietOption = False,
 ) -> None:
-    """Train with no, fixed random and learned delays, and compare accuracy over seeds."""
-    from snn_delays.compare.plan import compare, plan
-    from snn_delays.runs import RunFolder, default_folder
+    """Train with no, fixed random and learned delays, and compare accuracy over seeds.
 
-    given = {"dataset": dataset, "epochs": epochs, "protocol": protocol}
-    resolved = resolve_recipe(recipe, dataset, settings, given)
-    recipes = plan(resolved, delays.split(","), seeds, equal_parameters, data_dir)
-    folder = out or default_folder(f"compare-{resolved.dataset}")
+    Ends with a report (report.html, report.md, results.csv).
+    """
+    from snn_delays.compare.plan import make_cells, make_jobs
+    from snn_delays.compare.results import collect
+    from snn_delays.compare.study import check_folder
+    from snn_delays.runs import default_folder
+
+    arms = None if delays is None else delays.split(",")
+    if resume:
+        given = (dataset, recipe, settings, epochs, protocol)
+        study, folder = _stored_study(out, arms, seeds, axis, any(g is not None for g in given))
+    else:
+        flags = {"dataset": dataset, "epochs": epochs, "protocol": protocol}
+        study = _new_study(resolve_recipe(recipe, dataset, settings, flags), arms, seeds, axis)
+        folder = out or default_folder(f"compare-{study.recipe.dataset}")
+    check_folder(folder, resume)
+    cells = make_cells(study, data_dir)
+    jobs = make_jobs(cells, study.seeds, folder, data_dir, device, tensorboard)
+    chosen = choose_engine(engine, address, workers, device, len(jobs))
     output = console()
-    finished = 0
-
-    def run(one: Any, place: RunFolder) -> dict[str, Any]:
-        nonlocal finished
-        summary = train_to_folder(
-            one, place, data_dir, device, False, None if quiet else output, tensorboard, False
-        )
-        finished += 1
-        if not quiet:
-            left = len(recipes) - finished
-            output.print(
-                f"{finished}/{len(recipes)}  {one.delays}, seed {one.seed}: "
-                f"test {percent(summary['test_accuracy'])}, "
-                f"valid {percent(summary['valid_accuracy'])}  "
-                f"{duration(summary['wall_seconds'])}, about "
-                f"{duration(left * summary['wall_seconds'])} left"
-            )
-        return summary
-
     if not quiet:
-        output.print(f"{len(recipes)} runs of {resolved.epochs} epochs → {folder}")
-    metric, arms = compare(recipes, folder, run)
-    _print_table(metric, arms, seeds, output)
+        _print_plan(cells, study, output)
+    study.save(folder)
+    outcome = _run(jobs, folder, chosen, quiet, output)
+    results = collect(cells, outcome.finished)
+    _print_table(results, study.seeds, output)
     output.print(f"Result: [bold]{folder / 'results.csv'}[/]")
+    if outcome.failed:
+        listed = "; ".join(f"{job.name}: {error}" for job, error in outcome.failed)
+        raise TrainingError(
+            f"{len(outcome.failed)} of {len(jobs)} runs failed twice: {listed}",
+            remedy=f"Try them again with: snn-delays compare --resume --out {folder}",
+        )
 
 
-def _print_table(metric: str, arms: list[Any], seeds: int, output: Any) -> None:
+def _new_study(
+    recipe: Any, arms: list[str] | None, seeds: int | None, axis: list[str] | None
+) -> Study:
+    from snn_delays.compare.plan import Study, parse_axes
+
+    chosen = tuple(_ARMS.split(",") if arms is None else arms)
+    return Study(recipe, chosen, _SEEDS if seeds is None else seeds, parse_axes(axis or []))
+
+
+def _stored_study(
+    out: Path | None,
+    arms: list[str] | None,
+    seeds: int | None,
+    axis: list[str] | None,
+    changed: bool,
+) -> tuple[Study, Path]:
+    """The study in `out`, with other arms, seeds or axes where they are given."""
+    from snn_delays.compare.plan import Study, load_study, parse_axes
+
+    if out is None:
+        raise RunError("--resume needs --out, the folder of the study to go on with")
+    if changed:
+        raise RunError(
+            "--resume goes on with the recipe that the study was started with",
+            remedy="Leave out --recipe, --dataset, --set, --epochs and --protocol, or start anew.",
+        )
+    stored = load_study(out)
+    study = Study(
+        stored.recipe,
+        stored.arms if arms is None else tuple(arms),
+        stored.seeds if seeds is None else seeds,
+        stored.axes if axis is None else parse_axes(axis),
+    )
+    return study, out
+
+
+def _run(jobs: list[Job], folder: Path, engine: Engine, quiet: bool, output: Any) -> Any:
+    """Say how long it will take, and do it."""
+    from snn_delays.compare.jobs import finished_summary
+    from snn_delays.compare.study import run_study
+    from snn_delays.compare.timing import expected_seconds
+
+    missing = [job for job in jobs if finished_summary(job) is None]
+    if not quiet:
+        done = "" if len(missing) == len(jobs) else f", {len(jobs) - len(missing)} done before"
+        seconds = expected_seconds(missing, engine.workers, engine.threads)
+        output.print(
+            f"{len(jobs)} runs{done}; {engine.workers} at a time, threads each: {engine.threads}; "
+            f"about {duration(seconds)} → {folder}"
+        )
+    with _Progress(output, len(missing), quiet) as progress:
+        try:
+            return run_study(jobs, folder, engine.runner, progress.heard)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"Stopped. Finished runs, and finished epochs of others, are kept in {folder}",
+                remedy=f"Go on with: snn-delays compare --resume --out {folder}",
+            ) from None
+
+
+class _Progress:
+    """A line for each run that ends, with rate and time left; on a terminal also a bar."""
+
+    def __init__(self, output: Any, runs: int, quiet: bool) -> None:
+        self.output, self.runs, self.quiet = output, runs, quiet
+        self.bar = CountReporter(output, "runs", quiet or not output.is_terminal)
+        self.ended = 0
+        self.began = time.perf_counter()
+
+    def __enter__(self) -> _Progress:
+        self.bar.__enter__()
+        self.bar.start(max(1, self.runs))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.__exit__()
+
+    def heard(self, job: Job, result: Result, again: bool) -> None:
+        """A run ended, well or badly."""
+        if isinstance(result, SnnDelaysError):
+            if not self.quiet:
+                last = "It failed twice." if again else "It will be tried once more."
+                self.output.print(f"{job.name}: {result} {last}", style="red", markup=False)
+            return
+        self.ended += 1
+        self.bar.advance()
+        if self.quiet:
+            return
+        seconds = time.perf_counter() - self.began
+        left = duration(seconds / self.ended * (self.runs - self.ended))
+        self.output.print(
+            f"{self.ended}/{self.runs}  {job.name}: test {percent(result['test_accuracy'])}, "
+            f"valid {percent(result['valid_accuracy'])}  {duration(result['wall_seconds'])}, "
+            f"{3600 * self.ended / seconds:.0f} runs/h, about {left} left"
+        )
+
+
+def _print_plan(cells: Sequence[Cell], study: Study, output: Any) -> None:
     from rich.table import Table
 
-    table = Table(title=f"{metric.replace('_', ' ')}, integer delays, {seeds} seeds")
-    table.add_column("delays")
+    from snn_delays.compare.plan import ARMS
+
+    recipe = study.recipe
+    title = f"{recipe.dataset}, {recipe.epochs} epochs, {study.seeds} seeds, {recipe.protocol}"
+    table = Table("delays", *study.axes, "what", "hidden", title=title)
+    table.add_column("trainable parameters", justify="right")
+    table.add_column("synapses", justify="right")
+    for cell in cells:
+        values = [value for _, value in cell.setting]
+        hidden = ", ".join(str(width) for width in cell.recipe.hidden)
+        sizes = [str(cell.parameters), str(cell.synapses)]
+        table.add_row(cell.arm, *values, ARMS[cell.arm].meaning, hidden, *sizes)
+    output.print(table)
+
+
+def _print_table(results: Results, seeds: int, output: Any) -> None:
+    from rich.table import Table
+
+    metric = results.metric.replace("_", " ")
+    axes = [name for name, _ in results.cells[0].cell.setting]
+    table = Table("delays", *axes, title=f"{metric}, integer delays, {seeds} seeds")
     table.add_column("mean ± standard deviation", justify="right")
     table.add_column("each seed")
     table.add_column("parameters", justify="right")
-    for arm in arms:
-        spread = "" if arm.deviation is None else f" ± {100 * arm.deviation:.1f}"
-        each = ", ".join(f"{100 * a:.1f}" for a in arm.accuracies)
-        table.add_row(arm.delays, f"{100 * arm.mean:.1f}{spread} %", each, str(arm.parameters))
+    for result in results.cells:
+        cell, figure = result.cell, result.rounded
+        deviation = "" if figure.deviation is None else f" ± {100 * figure.deviation:.1f}"
+        each = ", ".join(f"{100 * value:.1f}" for value in figure.values)
+        mean = f"{100 * figure.mean:.1f}{deviation} %"
+        values = [value for _, value in cell.setting]
+        table.add_row(cell.arm, *values, mean, each, str(cell.parameters))
     output.print(table)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from snn_delays.assembly import check_device
+from snn_delays.compare.answers import answers_file, write_answers
 from snn_delays.config import Recipe
 from snn_delays.errors import SnnDelaysError
 from snn_delays.export import export_run
@@ -19,6 +20,9 @@ from snn_delays.reporting import Reporter, Reporters
 from snn_delays.runs import Record, RunFolder
 from snn_delays.tensorboard import TensorBoardReporter
 from snn_delays.training import train
+
+Setting: TypeAlias = tuple[tuple[str, str], ...]
+"""Values of a study's axes: (recipe field, value as typed) pairs."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Job:
         data_dir: where the data files lie (not needed for `synthetic`).
         device: `auto`, or a torch device.
         arm: the arm it belongs to, such as `learned`.
-        setting: the values of the study's axes, as (recipe field, value) pairs.
+        setting: where on the study's axes it lies.
         tensorboard: write TensorBoard's files too.
     """
 
@@ -40,7 +44,7 @@ class Job:
     data_dir: Path | None
     device: str
     arm: str
-    setting: tuple[tuple[str, str], ...] = ()
+    setting: Setting = ()
     tensorboard: bool = False
 
     @property
@@ -57,14 +61,20 @@ Runner: TypeAlias = Callable[[Sequence[Job]], Iterator[tuple[Job, Result]]]
 """Carries jobs out, in any order, and yields each as it ends, well or badly."""
 
 
-def is_finished(job: Job) -> bool:
-    """Whether the job's folder holds everything that `run_job` leaves."""
+def finished_summary(job: Job) -> Record | None:
+    """The summary of a job whose folder holds all that `run_job` leaves; None if it does not.
+
+    Raises:
+        RunError: the folder holds a run of another recipe.
+    """
     folder = RunFolder(job.folder)
-    return folder.summary_file.is_file() and (folder.plots / "raster.png").is_file()
+    if folder.recipe_file.is_file():
+        folder.check(job.recipe, resume=True)
+    return folder.summary() if answers_file(folder).is_file() else None
 
 
 def run_job(job: Job, reporter: Reporter | None = None) -> Record:
-    """Train, export and plot one run; what the folder already holds is not done again.
+    """Train, export, plot and answer; what the folder already holds is not done again.
 
     An unfinished run goes on after its last finished epoch.
 
@@ -76,21 +86,22 @@ def run_job(job: Job, reporter: Reporter | None = None) -> Record:
     Raises:
         SnnDelaysError: whatever `train` raises; an unfinished run of another recipe, for one.
     """
-    folder = RunFolder(job.folder)
+    summary = finished_summary(job)
+    if summary is not None:
+        return summary
+    folder, device = RunFolder(job.folder), check_device(job.device)
     reporter = reporter or Reporter()
     if job.tensorboard:
         reporter = Reporters(reporter, TensorBoardReporter(folder.tensorboard))
-    if folder.recipe_file.is_file():
-        folder.check(job.recipe, resume=True)
-    if not is_finished(job):
-        train(
-            job.recipe,
-            folder,
-            data_dir=job.data_dir,
-            device=check_device(job.device),
-            resume=folder.recipe_file.is_file(),
-            reporter=reporter,
-        )
-        export_run(folder)
-        reporter.pictures(plot_run(folder, job.data_dir))
-    return folder.summary()
+    summary = train(
+        job.recipe,
+        folder,
+        data_dir=job.data_dir,
+        device=device,
+        resume=folder.recipe_file.is_file(),
+        reporter=reporter,
+    )
+    export_run(folder)
+    reporter.pictures(plot_run(folder, job.data_dir))
+    write_answers(folder, job.data_dir, device)  # the last file: it shows that all is there
+    return summary

@@ -50,9 +50,14 @@ def run_on_ray(
         SnnDelaysError: Ray is not installed, the cluster does not answer, or no machine of it has
             so many cores.
     """
+    if not jobs:
+        return
     ray = _connect(address)
     try:
-        _check_cores(ray, threads)
+        cores = max(_cores(ray))
+        if threads > cores:  # would wait for ever
+            there = f"at most {cores}, the cores of the cluster's largest machine"
+            raise SnnDelaysError("`threads`", there, threads)
         task = ray.remote(num_cpus=threads, max_retries=ATTEMPTS - 1)(_run_elsewhere)
         pending = {}
         for job in jobs:
@@ -64,6 +69,15 @@ def run_on_ray(
             yield job, _collect(ray, done, job)
     finally:
         ray.shutdown()  # cancels what is still running
+
+
+def cluster_cores(address: str | None) -> int:
+    """Cores of all machines of a cluster together; raises as `run_on_ray`."""
+    ray = _connect(address)
+    try:
+        return sum(_cores(ray))
+    finally:
+        ray.shutdown()
 
 
 def pack(folder: Path) -> bytes:
@@ -122,12 +136,9 @@ def _connect(address: str | None) -> Any:
     return ray
 
 
-def _check_cores(ray: Any, threads: int) -> None:
-    """Refuse what would wait for ever: runs that no machine has cores for."""
-    cores = [n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]]
-    if threads > max(cores):
-        there = f"at most {int(max(cores))}, the cores of the cluster's largest machine"
-        raise SnnDelaysError("--threads", there, threads)
+def _cores(ray: Any) -> list[int]:
+    """Cores of each machine of the cluster."""
+    return [int(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]]
 
 
 def _portable(job: Job) -> Job:

@@ -1,166 +1,229 @@
-"""Compare: the same recipe with no, fixed random and learned delays, over seeds.
+"""The plan of a study: its arms, its axes, its seeds, and the recipe of every run.
 
-Every arm of a seed shares data, order, initial weights (where shapes allow), readout window, epochs
-and protocol.
+A cell is one arm at one value of every axis; each cell is trained once for each seed.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
 from snn_delays.assembly import load_split, network_from_recipe
-from snn_delays.atomic import write_text
-from snn_delays.config import Recipe, make_recipe
+from snn_delays.atomic import write_json
+from snn_delays.compare.jobs import Job, Setting
+from snn_delays.config import Recipe, changed, make_recipe, parse_overrides
 from snn_delays.errors import RunError, SnnDelaysError
-from snn_delays.runs import Record, RunFolder
-
-ARMS = ("none", "fixed", "learned")
-
-COLUMNS = (
-    "delays",
-    "seed",
-    "test_accuracy",
-    "test_accuracy_live",
-    "valid_accuracy",
-    "parameters",
-    "synapses",
-    "epochs",
-    "protocol",
-    "wall_seconds",
-)
+from snn_delays.nn import delay_layers
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm over its seeds.
+    """What is done about delays in one arm of a study.
 
     Attributes:
-        delays: the arm's name.
-        parameters: trainable parameters.
-        accuracies: accuracy with rounded delays of each seed, 0 to 1.
+        meaning: in a few words.
+        fields: the recipe fields that make the arm; all others are the study's.
+        matched: whether its hidden layers are widened until it has as many trainable parameters as
+            `learned` has.
     """
 
+    meaning: str
     delays: str
-    parameters: int
-    accuracies: tuple[float, ...]
+    granularity: str = "synaptic"
+    learn_weights: bool = True
+    matched: bool = False
 
-    @property
-    def mean(self) -> float:
-        """Mean over seeds."""
-        return float(np.mean(self.accuracies))
-
-    @property
-    def deviation(self) -> float | None:
-        """Sample standard deviation over seeds; None for a single seed."""
-        return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else None
+    def fields(self) -> dict[str, Any]:
+        """The recipe fields that make the arm."""
+        return {name: getattr(self, name) for name in _ARM_FIELDS}
 
 
-def plan(
-    recipe: Recipe, arms: Sequence[str], seeds: int, equal_parameters: bool, data_dir: Path | None
-) -> list[Recipe]:
-    """The runs of a comparison, seed by seed.
+_ARM_FIELDS = ("delays", "granularity", "learn_weights")
 
-    With `equal_parameters`, the hidden layers of arms that do not learn their delays are widened by
-    one factor, so that every arm has as many trainable parameters as learned delays need.
+ARMS: dict[str, Arm] = {
+    "none": Arm("no delays", "none"),
+    "matched": Arm("no delays, wider: as many parameters as learned", "none", matched=True),
+    "fixed": Arm("random delays, not learned", "fixed"),
+    "fixed-matched": Arm(
+        "random delays, wider: as many parameters as learned", "fixed", matched=True
+    ),
+    "delays-only": Arm(
+        "delays learned; weights, norms and biases stay as drawn", "learned", learn_weights=False
+    ),
+    "learned": Arm("a learned delay for every synapse", "learned"),
+    "axonal": Arm("a learned delay for every input", "learned", "axonal"),
+    "dendritic": Arm("a learned delay for every output", "learned", "dendritic"),
+}
+"""The arms by name, from the least to the most that can be learned."""
+
+_FIXED_FIELDS = ("name", "seed", "dataset", "protocol", *_ARM_FIELDS)
+"""No axes: the arms and the seeds set them, or a study keeps them."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as it was asked for.
+
+    Attributes:
+        recipe: what all runs share; its seed is the first one.
+        arms: keys of `ARMS`.
+        seeds: how many runs each cell gets.
+        axes: recipe fields and the values each of them takes, as they were typed.
+    """
+
+    recipe: Recipe
+    arms: tuple[str, ...]
+    seeds: int
+    axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.arms or set(self.arms) - set(ARMS) or len(set(self.arms)) < len(self.arms):
+            raise SnnDelaysError("--delays", f"a list of {', '.join(ARMS)}", ",".join(self.arms))
+        if self.seeds < 1:
+            raise SnnDelaysError("--seeds", "at least 1", self.seeds)
+
+    def settings(self) -> list[Setting]:
+        """Every combination of the axes' values; one empty setting where there is no axis."""
+        pairs = [[(name, value) for value in values] for name, values in self.axes.items()]
+        return list(itertools.product(*pairs))
+
+    def save(self, folder: Path) -> None:
+        """Write `study.json`."""
+        recipe = self.recipe.model_dump(mode="json")
+        facts = {"arms": self.arms, "seeds": self.seeds, "axes": dict(self.axes), "recipe": recipe}
+        write_json(folder / "study.json", facts)
+
+
+def load_study(folder: Path) -> Study:
+    """The study that was started in `folder`.
 
     Raises:
-        SnnDelaysError: an unknown arm, an arm twice, or no seed.
-        MissingSplitError: protocol `last` without test data leaves nothing to compare on.
+        RunError: there is none, or `study.json` is damaged.
     """
-    if not arms or set(arms) - set(ARMS) or len(set(arms)) < len(arms):
-        raise SnnDelaysError("--delays", f"a list of {', '.join(ARMS)}", ",".join(arms))
-    if seeds < 1:
-        raise SnnDelaysError("--seeds", "at least 1", seeds)
-    if recipe.protocol == "last":  # nothing but test data is left to compare on
-        load_split(recipe, "test", data_dir)
-    recipes = {arm: make_recipe({**recipe.model_dump(), "delays": arm}) for arm in arms}
-    if equal_parameters:
-        data = load_split(recipe, "train", data_dir)
+    path = folder / "study.json"
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+        axes = {name: tuple(values) for name, values in facts["axes"].items()}
+        return Study(make_recipe(facts["recipe"]), tuple(facts["arms"]), int(facts["seeds"]), axes)
+    except FileNotFoundError:
+        raise RunError(f"{folder} holds no study (no study.json)") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is damaged ({error})") from error
+
+
+def parse_axes(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Axes as typed: `max_delay=8,16,25`, or `hidden=[32],[64,64]` for a field of several numbers.
+
+    Raises:
+        SnnDelaysError: no such field, a field that is no axis, or a value twice.
+    """
+    axes: dict[str, tuple[str, ...]] = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        name = name.strip()
+        values = tuple(value.strip() for value in re.split(r",(?![^\[]*\])", text))
+        for value in values:
+            parse_overrides([f"{name}={value}" if "=" in word else word], "--axis")
+        if name in axes or name in _FIXED_FIELDS:
+            raise SnnDelaysError("--axis", f"fields other than {', '.join(_FIXED_FIELDS)}", name)
+        if len(set(values)) < len(values):
+            raise SnnDelaysError(f"--axis {name}", "a list of different values", text)
+        axes[name] = values
+    return axes
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm at one setting of the axes, with its budget.
+
+    Attributes:
+        arm: key of `ARMS`.
+        setting: (recipe field, value) pairs.
+        recipe: of its first seed.
+        parameters: trainable numbers.
+        synapses: weights, learned or not.
+    """
+
+    arm: str
+    setting: Setting
+    recipe: Recipe
+    parameters: int
+    synapses: int
+
+
+def make_cells(study: Study, data_dir: Path | None) -> list[Cell]:
+    """The cells of a study, setting by setting.
+
+    Raises:
+        RecipeError: an axis leads to an impossible recipe.
+        DataError: data is missing; with protocol `last` also that of test, since nothing else is
+            left to compare on.
+    """
+    cells = []
+    for setting in study.settings():
+        overrides = parse_overrides((f"{name}={value}" for name, value in setting), "--axis")
+        shared = changed(study.recipe, overrides, "the study's recipe")
+        data = load_split(shared, "train", data_dir)
+        if shared.protocol == "last":
+            load_split(shared, "test", data_dir)
         sizes = (data.channels, len(data.classes))
-        learned = make_recipe({**recipe.model_dump(), "delays": "learned"})
-        budget = parameter_count(learned, *sizes)
-        recipes = {arm: widened(r, *sizes, budget) for arm, r in recipes.items()}
-    first = recipe.seed
-    return [
-        make_recipe({**recipes[arm].model_dump(), "seed": seed})
-        for seed in range(first, first + seeds)
-        for arm in arms
-    ]
+        learned, _ = budget(changed(shared, ARMS["learned"].fields()), *sizes)
+        for name in study.arms:
+            recipe = changed(shared, ARMS[name].fields())
+            if ARMS[name].matched:
+                recipe = widened(recipe, *sizes, learned)
+            cells.append(Cell(name, setting, recipe, *budget(recipe, *sizes)))
+    return cells
 
 
-def parameter_count(recipe: Recipe, channels: int, classes: int) -> int:
-    """Trainable parameters of the recipe's network."""
+def make_jobs(
+    cells: Sequence[Cell],
+    seeds: int,
+    out: Path,
+    data_dir: Path | None,
+    device: str,
+    tensorboard: bool = False,
+) -> list[Job]:
+    """The runs of a study, seed by seed, each with a folder of its own below `out`."""
+    jobs = []
+    for number, cell in itertools.product(range(seeds), cells):
+        seed = cell.recipe.seed + number
+        values = [f"{name}={value}" for name, value in cell.setting]
+        words = re.sub(r"[^\w.=+-]+", "_", "-".join([cell.arm, *values, f"seed{seed}"]))
+        recipe = changed(cell.recipe, {"seed": seed})
+        place = out / words
+        jobs.append(Job(recipe, place, data_dir, device, cell.arm, cell.setting, tensorboard))
+    return jobs
+
+
+def budget(recipe: Recipe, channels: int, classes: int) -> tuple[int, int]:
+    """Trainable parameters and synapses of the recipe's network."""
     with torch.device("meta"):
         net = network_from_recipe(recipe, channels, classes)
-    return sum(p.numel() for p in net.parameters() if p.requires_grad)
+    parameters = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    return parameters, sum(layer.weight.numel() for layer in delay_layers(net).values())
 
 
-def widened(recipe: Recipe, channels: int, classes: int, budget: int) -> Recipe:
-    """The recipe with hidden layers widened by one factor to the most that `budget` allows."""
+def widened(recipe: Recipe, channels: int, classes: int, parameters: int) -> Recipe:
+    """The recipe with hidden layers widened by one factor to the most that `parameters` allow."""
 
     def scaled(factor: float) -> Recipe:
-        hidden = [round(factor * width) for width in recipe.hidden]
-        return make_recipe({**recipe.model_dump(), "hidden": hidden})
+        return changed(recipe, {"hidden": [round(factor * width) for width in recipe.hidden]})
 
     low, high = 1.0, 2.0
-    while parameter_count(scaled(high), channels, classes) <= budget:
+    while budget(scaled(high), channels, classes)[0] <= parameters:
         low, high = high, 2 * high
     while (high - low) * max(recipe.hidden) > 0.5:
         middle = (low + high) / 2
-        if parameter_count(scaled(middle), channels, classes) <= budget:
+        if budget(scaled(middle), channels, classes)[0] <= parameters:
             low = middle
         else:
             high = middle
     return scaled(low)
-
-
-def compare(
-    recipes: Sequence[Recipe], out: Path, run: Callable[[Recipe, RunFolder], Record]
-) -> tuple[str, list[Arm]]:
-    """Train every recipe into a folder of its own below `out`, and collect the results.
-
-    `results.csv` grows with every finished run.
-
-    Args:
-        recipes: from `plan`.
-        out: a new folder.
-        run: trains one recipe into one folder and returns its summary.
-    Returns:
-        The metric that the arms hold (`test_accuracy`, or `valid_accuracy` where there is no test
-        data), and the arms.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"The folder {out} exists already", remedy="Choose another --out.")
-    summaries: list[Record] = []
-    for recipe in recipes:
-        folder = RunFolder(out / f"{recipe.delays}-seed{recipe.seed}")
-        summaries.append(run(recipe, folder))
-        write_text(out / "results.csv", results_csv(summaries))
-    return summarise(summaries)
-
-
-def results_csv(summaries: Sequence[Record]) -> str:
-    """One line a run, with the columns `COLUMNS`; a figure that does not exist is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(summaries)
-    return text.getvalue()
-
-
-def summarise(summaries: Sequence[Record]) -> tuple[str, list[Arm]]:
-    """The metric and the arms of finished runs, arms in their order of appearance."""
-    tested = all(s["test_accuracy"] is not None for s in summaries)
-    metric = "test_accuracy" if tested else "valid_accuracy"
-    arms = []
-    for delays in dict.fromkeys(s["delays"] for s in summaries):
-        own = [s for s in summaries if s["delays"] == delays]
-        arms.append(Arm(delays, own[0]["parameters"], tuple(s[metric] for s in own)))
-    return metric, arms

@@ -1,0 +1,85 @@
+"""How long a study will take, measured on one short run of each arm."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snn_delays.assembly import check_device
+from snn_delays.compare.jobs import Job
+from snn_delays.reporting import Reporter
+from snn_delays.runs import RunFolder
+from snn_delays.training import train
+
+_LONGEST_SECONDS = 5.0
+_EVALUATION_SHARE = 0.5
+"""Answering the data that choose the epoch, live and rounded, against training on as many clips."""
+
+
+class _Enough(Exception):
+    """The short run has shown what it should."""
+
+
+class _Stopwatch(Reporter):
+    """Measures one epoch, or as many batches as a few seconds allow; then stops the run."""
+
+    epoch_seconds: float
+
+    def start(self, epochs: int, done: int, batches: int) -> None:
+        """Training begins."""
+        self.batches, self.began = batches, 0.0
+
+    def batch(self, epoch: int, batch: int) -> None:
+        """The clock starts after the first batch, in which things are compiled and cached."""
+        if batch == 1:
+            self.began = time.perf_counter()
+            return
+        seconds = time.perf_counter() - self.began
+        if seconds > _LONGEST_SECONDS:
+            self.epoch_seconds = seconds / (batch - 1) * self.batches * (1 + _EVALUATION_SHARE)
+            raise _Enough
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """A whole epoch was quick enough."""
+        seconds = time.perf_counter() - self.began
+        share = (self.batches - 1) / self.batches
+        self.epoch_seconds = seconds / share if share else record["train_seconds"]
+        raise _Enough
+
+
+def seconds_per_epoch(job: Job, threads: int) -> float:
+    """Time of one epoch of a job, from a run of a few seconds that is thrown away."""
+    stopwatch, before = _Stopwatch(), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with tempfile.TemporaryDirectory() as folder, suppress(_Enough):
+            train(
+                job.recipe,
+                RunFolder(Path(folder) / "short"),
+                data_dir=job.data_dir,
+                device=check_device(job.device),
+                reporter=stopwatch,
+            )
+    finally:
+        torch.set_num_threads(before)
+    return stopwatch.epoch_seconds
+
+
+def expected_seconds(jobs: Sequence[Job], workers: int, threads: int) -> float:
+    """Time that jobs will take, each like the first one of its arm.
+
+    Runs a few seconds for each arm. What an axis changes about the time is not seen, nor is the
+    time to export, draw and test, a small share of a long run.
+    """
+    epoch: dict[str, float] = {}
+    for job in jobs:
+        if job.arm not in epoch:
+            epoch[job.arm] = seconds_per_epoch(job, threads)
+    total = sum(epoch[job.arm] * job.recipe.epochs for job in jobs)
+    return total / min(workers, len(jobs)) if jobs else 0.0

@@ -1,0 +1,141 @@
+"""The study loop: what is missing is run, failures once more, results kept; then sorted by cell."""
+
+import csv
+
+import numpy as np
+import pytest
+from tiny import tiny_recipe
+
+from snn_delays.compare.answers import read_answers
+from snn_delays.compare.jobs import run_job
+from snn_delays.compare.plan import Study, make_cells, make_jobs
+from snn_delays.compare.results import collect, variant_accuracies
+from snn_delays.compare.study import check_folder, run_study
+from snn_delays.errors import RunError, TrainingError
+from snn_delays.runs import RunFolder
+
+
+def here(jobs):
+    """A runner in this process."""
+    for job in jobs:
+        yield job, run_job(job)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A finished study of two arms and two seeds: cells, jobs, outcome, folder."""
+    out = tmp_path_factory.mktemp("study")
+    plan = Study(tiny_recipe(epochs=1), ("none", "learned"), 2)
+    cells = make_cells(plan, None)
+    jobs = make_jobs(cells, 2, out, None, "cpu")
+    return cells, jobs, run_study(jobs, out, here), out
+
+
+def test_every_run_is_a_line_of_the_results(study):
+    _, jobs, outcome, out = study
+    assert [job for job, _ in outcome.finished] == jobs
+    rows = list(csv.DictReader((out / "results.csv").open()))
+    assert [(r["delays"], r["seed"]) for r in rows] == [
+        ("none", "0"),
+        ("learned", "0"),
+        ("none", "1"),
+        ("learned", "1"),
+    ]
+    for row, (_, summary) in zip(rows, outcome.finished, strict=True):
+        assert float(row["test_accuracy"]) == summary["test_accuracy"]
+        assert int(row["parameters"]) == summary["parameters"]
+
+
+def test_cells_hold_their_runs_and_differ_by_paired_seeds(study):
+    cells, _, outcome, _ = study
+    results = collect(cells, outcome.finished)
+    assert results.metric == "test_accuracy"
+    for result in results.cells:
+        assert list(result.summaries) == [0, 1]
+        own = [s["test_accuracy"] for j, s in outcome.finished if j.arm == result.cell.arm]
+        assert result.rounded.values == tuple(own)
+        assert result.cell.parameters == result.summaries[0]["parameters"]
+    (comparison,) = results.comparisons(())
+    first, second = comparison.first.rounded, comparison.second.rounded
+    assert first.mean >= second.mean
+    assert comparison.difference.spread.mean == pytest.approx(first.mean - second.mean)
+    assert comparison.seeds == 2
+
+
+def test_answers_are_those_that_the_summary_counts(study):
+    cells, _, outcome, _ = study
+    for job, summary in outcome.finished:
+        answers = read_answers(RunFolder(job.folder))
+        assert np.mean(answers.rounded == answers.labels) == summary["test_accuracy"]
+        assert np.mean(answers.live == answers.labels) == summary["test_accuracy_live"]
+        assert set(answers.speakers) == set(range(16, 22))
+    found = variant_accuracies(collect(cells, outcome.finished).cells[1], "jitter")
+    assert list(found) == [5.0, 10.0, 20.0, 40.0]
+    assert all(0 <= figure.mean <= 1 for figure in found.values())
+
+
+def test_a_study_goes_on_with_what_is_missing(study, tmp_path):
+    cells, jobs, outcome, out = study
+
+    def none(missing):
+        assert list(missing) == []
+        return iter(())
+
+    again = run_study(jobs, out, none)
+    assert [s for _, s in again.finished] == [s for _, s in outcome.finished]
+    more = make_jobs(cells, 3, out, None, "cpu")
+    asked = []
+
+    def refuse(missing):
+        asked.append([job.name for job in missing])
+        return ((job, TrainingError("no")) for job in missing)
+
+    assert len(run_study(more, out, refuse).finished) == 4
+    assert asked == [["none, seed 2", "learned, seed 2"]] * 2
+    other = Study(tiny_recipe(epochs=2), ("none",), 1)
+    with pytest.raises(RunError, match="another recipe"):
+        run_study(make_jobs(make_cells(other, None), 1, out, None, "cpu"), out, none)
+
+
+def test_what_fails_is_done_once_more_and_then_listed(study):
+    _, jobs, outcome, out = study
+    summaries = dict(outcome.finished)
+    told, attempts = [], []
+
+    def shaky(missing):
+        """Seed 0 fails once, `learned` of seed 1 always."""
+        for job in missing:
+            attempts.append(job.name)
+            bad = job.recipe.seed == 0 and attempts.count(job.name) == 1
+            bad = bad or job.name == "learned, seed 1"
+            yield job, TrainingError("not finite") if bad else summaries[job]
+
+    elsewhere = out / "shaky"
+    moved = [type(job)(**{**vars(job), "folder": elsewhere / job.folder.name}) for job in jobs]
+    summaries = {m: summaries[j] for m, j in zip(moved, jobs, strict=True)}
+    found = run_study(moved, elsewhere, shaky, lambda job, _, again: told.append((job.name, again)))
+    assert [job.name for job, _ in found.failed] == ["learned, seed 1"]
+    assert str(found.failed[0][1]) == "not finite."
+    assert [job for job, _ in found.finished] == moved[:3]
+    assert told[-1] == ("learned, seed 1", True)
+    assert len(list(csv.DictReader((elsewhere / "results.csv").open()))) == 3
+
+
+def test_without_test_data_valid_is_compared(study):
+    cells, _, outcome, _ = study
+    finished = [(job, {**s, "test_accuracy": None}) for job, s in outcome.finished]
+    results = collect(cells, finished)
+    assert results.metric == "valid_accuracy"
+    assert results.cells[0].rounded.values == tuple(s["valid_accuracy"] for _, s in finished[::2])
+
+
+def test_damaged_or_missing_results_are_one_sentence(study, tmp_path):
+    with pytest.raises(RunError, match="nothing to compare"):
+        collect([], [])
+    (tmp_path / "answers.npz").write_text("hello")
+    with pytest.raises(RunError, match=r"answers\.npz cannot be read"):
+        read_answers(RunFolder(tmp_path))
+    with pytest.raises(RunError, match=r"exists already.*--resume"):
+        check_folder(study[3], resume=False)
+    check_folder(study[3], resume=True)
+    check_folder(tmp_path / "new", resume=False)

@@ -1,0 +1,35 @@
+"""The time a study will take: measured on a short run that leaves nothing behind."""
+
+from tiny import tiny_recipe
+
+from snn_delays.compare import timing
+from snn_delays.compare.jobs import Job
+
+
+def test_every_arm_is_measured_once_and_workers_share(monkeypatch, tmp_path):
+    cost = {"none": 1.0, "learned": 3.0}
+    asked = []
+
+    def measured(job, threads):
+        asked.append((job.arm, threads))
+        return cost[job.arm]
+
+    monkeypatch.setattr(timing, "seconds_per_epoch", measured)
+    jobs = [
+        Job(tiny_recipe(epochs=10, seed=seed), tmp_path, None, "cpu", arm)
+        for seed in range(3)
+        for arm in cost
+    ]
+    assert timing.expected_seconds(jobs, workers=2, threads=1) == 3 * 10 * 4 / 2
+    assert asked == [("none", 1), ("learned", 1)]
+    assert timing.expected_seconds([], 2, 1) == 0
+
+
+def test_a_short_run_is_an_epoch_or_a_few_seconds_and_leaves_nothing(monkeypatch, tmp_path):
+    job = Job(tiny_recipe(epochs=50), tmp_path / "run", None, "cpu", "learned")
+    assert timing.seconds_per_epoch(job, threads=1) > 0
+    monkeypatch.setattr(timing, "_LONGEST_SECONDS", 0.0)
+    assert timing.seconds_per_epoch(job, threads=1) > 0
+    one_batch = Job(tiny_recipe(batch_size=4000), tmp_path / "run", None, "cpu", "learned")
+    assert timing.seconds_per_epoch(one_batch, threads=1) > 0
+    assert not (tmp_path / "run").exists()
