@@ -5,13 +5,18 @@ Everything the package writes goes through `replacing`.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+_TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}\.tmp(\.[^.]*)?")  # the names that `replacing` makes
 
 
 @contextmanager
@@ -21,27 +26,80 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     On any exception the temporary file is removed and `path` is left as it was.
     The folder is made if it is missing.
     """
-    final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        dir=final.parent, prefix=f".{final.stem}-", suffix=f".tmp{final.suffix}"
-    )
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with replacing_all([path]) as (temporary,):
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing_all(paths: Iterable[str | os.PathLike[str]]) -> Iterator[list[Path]]:
+    """`replacing` for several files: none gets its name before all are whole and on disk.
+
+    Raises:
+        OSError: before anything is yielded, where a file cannot be written or a folder is in its
+            place.
+    """
+    temporaries: dict[Path, Path] = {}
+    try:
+        for final in map(Path, paths):
+            temporaries[_temporary_beside(final)] = final
+        yield list(temporaries)
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; ours are ordinary ones
-        os.replace(temporary, final)
+        for temporary in temporaries:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; ours are ordinary ones
+        for temporary, final in temporaries.items():
+            os.replace(temporary, final)
+        for folder in {final.parent for final in temporaries.values()}:
+            _flush_folder(folder)
     except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError) and error.filename == str(temporary):
-            error.filename, error.filename2 = str(final), None  # the name the user knows
+        for temporary in temporaries:
+            with suppress(OSError):
+                temporary.unlink()
+        if isinstance(error, OSError) and error.filename is not None:
+            known = temporaries.get(Path(os.fsdecode(error.filename)))
+            if known is not None:
+                error.filename, error.filename2 = str(known), None  # the name the user knows
         raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a renaming in `folder` outlast a power cut, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What processes that were killed while writing into `folder` left there."""
+    return [path for path in folder.glob(".*") if _TEMPORARY.fullmatch(path.name)]
+
+
+def remove_leftovers(folder: Path, older_than_s: float = 0.0) -> None:
+    """Remove them."""
+    for path in leftovers(folder):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime >= older_than_s:
+                path.unlink()
+
+
+def _temporary_beside(final: Path) -> Path:
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(final))
+    try:
+        handle, name = tempfile.mkstemp(
+            dir=final.parent, prefix=f".{final.stem}-", suffix=f".tmp{final.suffix}"
+        )
+    except OSError as error:
+        error.filename = str(final)
+        raise
+    os.close(handle)
+    return Path(name)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

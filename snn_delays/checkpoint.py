@@ -1,6 +1,6 @@
 """Checkpoints: one safetensors file with the state as tensors and the rest as JSON. No pickle.
 
-A checkpoint is written after each epoch and holds all that is needed to go on exactly.
+`last.ckpt` holds all that is needed to go on exactly, from between two batches of an epoch too.
 """
 
 from __future__ import annotations
@@ -24,14 +24,45 @@ Tensors = dict[str, Tensor]
 
 
 @dataclass
+class Position:
+    """How far the present epoch has come.
+
+    Attributes:
+        batches: done in this epoch.
+        sums: of its metrics over these batches, by name.
+        seconds: spent on them.
+        random: torch's random states after them, by device type.
+    """
+
+    batches: int
+    sums: Tensors
+    seconds: float = 0.0
+    random: Tensors = field(default_factory=dict)
+
+    def keep_random(self, device: torch.device) -> None:
+        """Note torch's random states."""
+        self.random = {"cpu": torch.get_rng_state()}
+        if device.type == "cuda":
+            self.random["cuda"] = torch.cuda.get_rng_state(device)
+
+    def restore_random(self, device: torch.device) -> None:
+        """Put torch's random states back to those noted, if any."""
+        if "cpu" in self.random:
+            torch.set_rng_state(self.random["cpu"])
+        if "cuda" in self.random and device.type == "cuda":
+            torch.cuda.set_rng_state(self.random["cuda"], device)
+
+
+@dataclass
 class Progress:
-    """Where a run stands: all that changes from epoch to epoch besides network and optimisers."""
+    """Where a run stands: all that changes as it trains besides network and optimisers."""
 
     history: list[Record] = field(default_factory=list)
     best: Tensors = field(default_factory=dict)
     best_epoch: int = 0
     seconds: float = 0.0
     training_seconds: float = 0.0
+    position: Position | None = None
 
 
 def save_tensors(path: Path, tensors: Tensors, facts: dict[str, Any]) -> None:
@@ -117,34 +148,43 @@ def load_optimisation_state(
 def save_progress(
     path: Path, net: nn.Module, optimisation: Optimisation, progress: Progress
 ) -> None:
-    """Write `last.ckpt`: network, best network, optimisers, schedules, history."""
-    moments, facts = optimisation_state(optimisation)
-    tensors = {f"model/{n}": t for n, t in model_state(net).items()}
-    tensors |= {f"best/{n}": t for n, t in progress.best.items()}
-    tensors |= {f"optimisation/{n}": t for n, t in moments.items()}
-    facts = {
-        "optimisation": facts,
+    """Write `last.ckpt`: network, best network, optimisers, schedules, history, position."""
+    moments, optimisation_facts = optimisation_state(optimisation)
+    parts = {"model": model_state(net), "best": progress.best, "optimisation": moments}
+    facts: dict[str, Any] = {
+        "optimisation": optimisation_facts,
         "history": progress.history,
         "best_epoch": progress.best_epoch,
         "seconds": progress.seconds,
         "training_seconds": progress.training_seconds,
     }
-    save_tensors(path, tensors, facts)
+    position = progress.position
+    if position is not None:
+        parts |= {"sums": position.sums, "random": position.random}
+        facts["position"] = {"batches": position.batches, "seconds": position.seconds}
+    labelled = {f"{part}/{n}": t for part, tensors in parts.items() for n, t in tensors.items()}
+    save_tensors(path, labelled, facts)
 
 
 def load_progress(path: Path, net: nn.Module, optimisation: Optimisation) -> Progress:
-    """Put network and optimisers back to the last finished epoch."""
+    """Put network and optimisers back to where the run was last saved."""
     tensors, facts = load_tensors(path, "optimisation", "history")
-    parts: dict[str, Tensors] = {"model": {}, "best": {}, "optimisation": {}}
+    parts: dict[str, Tensors] = {p: {} for p in ("model", "best", "optimisation", "sums", "random")}
     for label, tensor in tensors.items():
         part, name = label.split("/", 1)
         parts[part][name] = tensor
     load_model_state(net, parts["model"], path)
     load_optimisation_state(optimisation, parts["optimisation"], facts["optimisation"])
+    position = None
+    if "position" in facts:
+        device = next(net.parameters()).device
+        sums = {name: t.to(device) for name, t in parts["sums"].items()}
+        position = Position(**facts["position"], sums=sums, random=parts["random"])
     return Progress(
         history=facts["history"],
         best=parts["best"],
         best_epoch=facts["best_epoch"],
         seconds=facts["seconds"],
         training_seconds=facts["training_seconds"],
+        position=position,
     )

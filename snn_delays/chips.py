@@ -1,7 +1,8 @@
 """Chips: what a neuromorphic chip can hold, what a network asks too much of it, and making it fit.
 
-Delays, synaptic weights and the neuron model are looked at. Bias, threshold and potentials stay
-real numbers: a chip's own tools quantise them, in units of `weight_scale`.
+Delays, synaptic weights and the neuron model are looked at; bias and threshold where a source says
+how many bits the chip gives them. They stay real numbers: a chip's tools round them, in units of
+`weight_scale`. Potentials are not looked at.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Chip:
         weight_bits: of a signed integer weight; `b` bits hold -(2^(b-1) - 1) to 2^(b-1) - 1.
         soft_reset: a neuron can subtract its threshold when it spikes.
         free_rest: neurons may rest at another potential than 0.
+        largest_bias, largest_threshold: in units of an integer weight; None where not known, and
+            then not checked.
     """
 
     name: str
@@ -34,6 +37,8 @@ class Chip:
     weight_bits: int
     soft_reset: bool = False
     free_rest: bool = True
+    largest_bias: int | None = None
+    largest_threshold: int | None = None
 
     @property
     def largest_weight(self) -> int:
@@ -47,8 +52,16 @@ CHIPS = {
         # No chip in particular: 6 bits a delay, 8 bits a weight, any of our neurons.
         Chip("generic", max_delay=63, weight_bits=8, soft_reset=True),
         # Loihi 2 as Lava reaches it: 6 bits a delay of which 0 to 62 are usable, 8 bits a weight,
-        # and Lava's LIF, which rests at 0 and is put back there.
-        Chip("loihi2", max_delay=62, weight_bits=8, free_rest=False),
+        # and Lava's LIF, which rests at 0 and is put back there: a bias of 13 bits, signed, and a
+        # threshold of 17 (PyLifModelBitAcc in lava.proc.lif.models).
+        Chip(
+            "loihi2",
+            max_delay=62,
+            weight_bits=8,
+            free_rest=False,
+            largest_bias=2**12 - 1,
+            largest_threshold=2**17 - 1,
+        ),
         # SpiNNaker 1 without delay extensions: 1 to 16 steps. A delay d here is d + 1 there, so
         # that every layer is one step late, which changes nothing else. 16 bits a weight.
         Chip("spinnaker1", max_delay=15, weight_bits=16),
@@ -113,7 +126,30 @@ def violations(network: Network, target: Chip, delay_step: int = 1) -> list[Viol
             (large, fault),
         ]
         found += [Violation(i, int(bad.sum()), what) for bad, what in checks if bad.any()]
-        found += _neuron_violations(i, layer, target)
+        found += _neuron_violations(i, layer, target) + _range_violations(i, layer, target)
+    return found
+
+
+def _range_violations(index: int, layer: Layer, target: Chip) -> list[Violation]:
+    """Biases and thresholds too large in units of the layer's integer weights, if it has them."""
+    found, scale = [], layer.weight_scale
+    for what, size, limit in _ranges(layer, target):
+        bad = 0 if scale is None else int((size > (limit + 0.5) * scale).sum())
+        if bad:
+            what = f"neurons whose {what} is above {limit} in units of `weight_scale`"
+            found.append(Violation(index, bad, what))
+    return found
+
+
+def _ranges(layer: Layer, target: Chip) -> list[tuple[str, np.ndarray, int]]:
+    """What has a limit, its size `[out]` in units of a real weight, and the limit."""
+    found, neuron = [], layer.neuron
+    if target.largest_bias is not None:
+        found.append(("bias", np.abs(layer.bias), target.largest_bias))
+    if target.largest_threshold is not None and isinstance(neuron, LIF):
+        # a chip adds the current whole: where ours divides it by tau, its voltage is tau times ours
+        size = neuron.v_threshold * (neuron.tau if neuron.decay_input else 1.0)
+        found.append(("threshold", np.full(len(layer.bias), size), target.largest_threshold))
     return found
 
 
@@ -135,7 +171,7 @@ def fit(
 
     Delays go to the nearest multiple of `delay_step` within the limit. Weights become integers
     `round(w / scale)` where `scale` is the largest |w| (of each output, or of the layer) over the
-    largest integer; integers that fit already are kept.
+    largest integer, or more where bias or threshold need it; integers that fit already are kept.
 
     Args:
         network: any network; it is not changed.
@@ -170,8 +206,9 @@ def _fitted(layer: Layer, target: Chip, delay_step: int, scale_of: ScaleOf) -> L
         scale is None
         or np.abs(weights).max() > target.largest_weight
         or (scale_of == "layer" and np.ptp(scale) > 0)
+        or _range_violations(0, layer, target)
     ):
-        weights, scale = _integers(layer.real_weights, target.largest_weight, scale_of)
+        weights, scale = _integers(layer, target, scale_of)
     changes = {
         "max_delay": limit,
         "delays": steps.astype(np.int64) * delay_step,
@@ -181,10 +218,14 @@ def _fitted(layer: Layer, target: Chip, delay_step: int, scale_of: ScaleOf) -> L
     return Layer(**{**dict(layer), **changes})
 
 
-def _integers(
-    weights: np.ndarray, largest: int, scale_of: ScaleOf
-) -> tuple[np.ndarray, np.ndarray]:
-    """Whole numbers `[out, in, k]` within ±`largest`, and their scales `[out]`."""
+def _integers(layer: Layer, target: Chip, scale_of: ScaleOf) -> tuple[np.ndarray, np.ndarray]:
+    """Whole numbers `[out, in, k]` that `target` holds, and their scales `[out]`."""
+    weights = layer.real_weights
     size = np.abs(weights).max(axis=(1, 2) if scale_of == "output" else None)
-    scale = np.broadcast_to(np.where(size > 0, size, 1.0) / largest, len(weights))
-    return np.rint(weights / scale[:, None, None]), scale.copy()
+    size = np.broadcast_to(size, len(weights))
+    scale = np.where(size > 0, size, 1.0) / target.largest_weight
+    for _, needed, limit in _ranges(layer, target):
+        scale = np.maximum(scale, needed / limit)
+    if scale_of == "layer":
+        scale = np.full_like(scale, scale.max())
+    return np.rint(weights / scale[:, None, None]), scale

@@ -129,6 +129,29 @@ class _Sum(torch.autograd.Function):
         return ctx.share.sum(gradients[0]), None
 
 
+def backward(loss: Tensor, net: nn.Module, share: Share | None) -> Tensor:
+    """Compute the gradients of the whole batch's loss.
+
+    Args:
+        loss: the mean over this process's clips.
+        net: gets the gradients.
+        share: which clips those are; None for the whole batch.
+    Returns:
+        The loss of the whole batch.
+    """
+    if share is None:
+        loss.backward()
+        return loss.detach()
+    part = share.weigh(loss)
+    part.backward()
+    return share.sum_gradients(net, part)
+
+
+def of_whole_batch(part: Tensor, share: Share | None) -> Tensor:
+    """A sum over the clips of the whole batch, given that over this process's."""
+    return part if share is None else share.sum(part)
+
+
 def total(part: Tensor) -> Tensor:
     """The sum of what all processes give, the same to the last bit in each of them."""
     whole = part.detach().clone()

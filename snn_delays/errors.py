@@ -5,6 +5,8 @@ The command line prints the sentence and exits with `exit_code`; it never shows 
 
 from __future__ import annotations
 
+import signal
+
 
 class SnnDelaysError(ValueError):
     """Bad input, said in one sentence.
@@ -61,7 +63,22 @@ class TrainingError(SnnDelaysError):
     exit_code = 1
 
 
-class Interrupted(SnnDelaysError):
-    """The user stopped the run with Ctrl-C; the message says what was kept."""
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by the signal `number`: SIGTERM, or SIGHUP."""
 
-    exit_code = 130
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.number = number
+
+
+class Interrupted(SnnDelaysError):
+    """A signal stopped the command; `kept` says what is left of it.
+
+    The exit code is the shell's for that signal: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, cause: KeyboardInterrupt, kept: str = "", remedy: str = "") -> None:
+        number = cause.number if isinstance(cause, Terminated) else int(signal.SIGINT)
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        super().__init__(f"Stopped by {name}{kept and f'; {kept}'}", remedy=remedy)
+        self.exit_code = 128 + number

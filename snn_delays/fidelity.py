@@ -21,16 +21,18 @@ class Fidelity:
 
     Attributes:
         clips: how many were answered.
-        spikes: the reference's hidden spikes.
-        different_spikes: (clip, step, neuron) cells of the hidden layers that differ.
+        spikes: hidden spikes of the reference, and of the other.
+        cells: (clip, step, neuron) cells of the hidden layers.
+        different_cells: those in which only one of the two has a spike.
         different_classes: clips whose answer differs.
         correct: right answers of the reference, and of the other.
         margin: the reference's smallest distance of a voltage to its threshold.
     """
 
     clips: int
-    spikes: int
-    different_spikes: int
+    spikes: tuple[int, int]
+    cells: int
+    different_cells: int
     different_classes: int
     correct: tuple[int, int]
     margin: float
@@ -45,13 +47,14 @@ def compare_engines(
 ) -> Fidelity:
     """Answer the first `clips` clips of `data` (all by default) with both, and compare."""
     count = len(data) if clips is None else min(clips, len(data))
-    spikes = different = changed = 0
-    correct, margin = np.zeros(2, np.int64), math.inf
+    cells = different = changed = 0
+    spikes, correct, margin = np.zeros(2, np.int64), np.zeros(2, np.int64), math.inf
     for indices in torch.arange(count).split(batch_size):
         x, labels = data.batch(indices)
         batch = x.transpose(0, 1).cpu().numpy()
         ours, theirs = reference.run(batch), other.run(batch)
-        spikes += int(ours.spike_counts.sum())
+        spikes += [ours.spike_counts.sum(), theirs.spike_counts.sum()]
+        cells += sum(layer.size for layer in ours.spikes)
         different += sum(
             int((a != b).sum()) for a, b in zip(ours.spikes, theirs.spikes, strict=True)
         )
@@ -61,8 +64,9 @@ def compare_engines(
         margin = min(margin, ours.margin)
     return Fidelity(
         clips=count,
-        spikes=spikes,
-        different_spikes=different,
+        spikes=(int(spikes[0]), int(spikes[1])),
+        cells=cells,
+        different_cells=different,
         different_classes=changed,
         correct=(int(correct[0]), int(correct[1])),
         margin=margin,

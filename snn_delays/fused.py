@@ -6,10 +6,6 @@ only the number of passes over memory differs. Layout `[T, N, C]`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from snn_delays.compiled import compiled
-from snn_delays.distributed import Share
+from snn_delays.distributed import Share, of_whole_batch
+from snn_delays.threads import over_clips
 
 
 class LifConstants(NamedTuple):
@@ -86,15 +83,10 @@ def _count(x: Tensor, share: Share | None) -> int:
     return x.shape[0] * (x.shape[1] if share is None else share.clips)
 
 
-def _of_all(sums: Tensor, share: Share | None) -> Tensor:
-    """Sums over the clips of the whole batch."""
-    return sums if share is None else share.sum(sums)
-
-
 def _batch_statistics(x: Tensor, share: Share | None) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of every channel."""
-    parts = _over_clips(_sum_moments, x.shape[1], *_arrays(x))
-    total = _of_all(torch.from_numpy(np.sum(parts, axis=0)), share) / _count(x, share)
+    parts = over_clips(_sum_moments, x.shape[1], *_arrays(x))
+    total = of_whole_batch(torch.from_numpy(np.sum(parts, axis=0)), share) / _count(x, share)
     mean = total[0]
     return mean.to(x.dtype), (total[1] - mean.square()).clamp_(min=0).to(x.dtype)
 
@@ -126,7 +118,7 @@ class _NormLif(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         spikes = torch.empty_like(x)
         kept = spikes if keep is None else torch.empty_like(x)
-        _over_clips(
+        over_clips(
             _spike,
             x.shape[1],
             *_arrays(x, scale, shift, keep),
@@ -141,7 +133,7 @@ class _NormLif(torch.autograd.Function):
         grad_spikes, grad_kept = gradients if len(gradients) == 2 else (*gradients, None)
         x, scale, shift, mean, inverse, keep = ctx.saved_tensors
         grad = torch.empty_like(x)
-        parts = _over_clips(
+        parts = over_clips(
             _spike_backward,
             x.shape[1],
             *_arrays(x, scale, shift, keep),
@@ -157,11 +149,11 @@ class _NormLif(torch.autograd.Function):
 
         slope = offset = torch.zeros_like(scale)
         if ctx.of_batch:  # the statistics depend on X too
-            whole_weight, whole_bias = of_parameters(_of_all(sums, ctx.share))
+            whole_weight, whole_bias = of_parameters(of_whole_batch(sums, ctx.share))
             count = _count(x, ctx.share)
             slope = -scale * inverse * whole_weight / count
             offset = -scale * whole_bias / count - slope * mean
-        _over_clips(_norm_backward, x.shape[1], *_arrays(x, scale, slope, offset, grad))
+        over_clips(_norm_backward, x.shape[1], *_arrays(x, scale, slope, offset, grad))
         return grad, *of_parameters(sums), None, None, None, None, None, None
 
 
@@ -261,18 +253,3 @@ def _constants(lif: LifConstants, dtype: torch.dtype) -> LifConstants:
 
 def _arrays(*tensors: Tensor | None) -> list[np.ndarray | None]:
     return [None if t is None else t.detach().contiguous().numpy() for t in tensors]
-
-
-def _over_clips(kernel: Callable[..., Any], clips: int, *args: Any) -> list[Any]:
-    """Run `kernel(*args, first, last)` on equal ranges of clips, on torch's number of threads."""
-    threads = min(torch.get_num_threads(), clips)
-    edges = [clips * i // threads for i in range(threads + 1)]
-    if threads == 1:
-        return [kernel(*args, 0, clips)]
-    futures = [_pool(threads).submit(kernel, *args, *ends) for ends in pairwise(edges)]
-    return [f.result() for f in futures]
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="snn-delays")

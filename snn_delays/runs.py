@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from snn_delays.atomic import write_json, write_text
+from snn_delays.atomic import leftovers, remove_leftovers, write_json, write_text
 from snn_delays.config import Recipe, load_recipe
 from snn_delays.errors import RunError
 
@@ -57,7 +57,7 @@ class RunFolder:
             RunError: the folder is in the way, or holds a run of another recipe.
         """
         if not resume:
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if self.path.exists() and (not self.path.is_dir() or self._holds_files()):
                 raise RunError(
                     f"The run folder {self.path} exists already",
                     remedy="Choose another --out, or continue that run with --resume.",
@@ -71,6 +71,15 @@ class RunFolder:
                 f"(different: {', '.join(changed)})",
                 remedy="Resume it with the same settings, or start anew in another --out.",
             )
+
+    def _holds_files(self) -> bool:
+        """Whether there is more here than what a killed process left half written."""
+        return bool(set(self.path.iterdir()) - set(leftovers(self.path)))
+
+    def remove_leftovers(self) -> None:
+        """Remove what an earlier session of this run left half written."""
+        for place in (self.path, self.plots):
+            remove_leftovers(place)
 
     def start(self, recipe: Recipe) -> None:
         """Make the folder, with the recipe in it."""
@@ -119,13 +128,13 @@ class RunFolder:
         write_text(self.metrics_file, "".join(line + "\n" for line in lines))
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The epochs so far, at least one.
+        """The epochs so far, at least one; a last line that was cut off is left out.
 
         Raises:
             RunError: there is none yet, or the file is damaged.
         """
         try:
-            lines = self.metrics_file.read_text("utf-8").splitlines()
+            *lines, _cut = self.metrics_file.read_text("utf-8").split("\n")
             history = [json.loads(line) for line in lines]
         except FileNotFoundError:
             history = []

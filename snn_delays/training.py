@@ -1,7 +1,7 @@
 """Training: from a recipe to a run folder with a trained, rounded, tested network.
 
 `train` is the whole story; the functions below it are its parts. Every epoch draws its randomness
-from (seed, epoch) alone, so a run that is resumed at an epoch goes on exactly.
+from (seed, epoch), and `Keeper` saves how far it has come, so a resumed run goes on exactly.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from snn_delays.assembly import Splits, load_splits, network_from_recipe, start_
 from snn_delays.config import Recipe
 from snn_delays.data import ClipDataset
 from snn_delays.data.augment import augmented_batch
-from snn_delays.distributed import Share, World
+from snn_delays.distributed import Share, World, backward, of_whole_batch
 from snn_delays.errors import TrainingError
 from snn_delays.evaluation import evaluate
+from snn_delays.keeping import Keeper
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import clamp_delays, delay_layers, delay_statistics, round_delays, set_sigma
 from snn_delays.optimisation import Optimisation, sigma_at
@@ -51,7 +52,7 @@ def train(
         folder: where to write; an existing run is refused unless `resume`.
         data_dir: where the data files lie (not needed for `synthetic`).
         device: a torch device, `cpu` or `cuda`.
-        resume: continue the run in `folder` from its last finished epoch.
+        resume: continue the run in `folder` from where it was last saved.
         reporter: receives progress.
         world: the processes this run is spread over, each of which calls this with a folder of its
             own; their device goes before `device`.
@@ -61,6 +62,7 @@ def train(
         DataError: data is missing or damaged.
         RunError: the folder is in the way, or its run has another recipe.
         TrainingError: the loss or a gradient became infinite or not a number.
+        KeyboardInterrupt: Ctrl-C or (as `Terminated`) SIGTERM; the state is saved first.
     """
     began = time.perf_counter()
     reporter = reporter or Reporter()
@@ -74,28 +76,31 @@ def train(
     if recipe.init is not None:
         start_from(net, recipe.init)
     optimisation = Optimisation(net, recipe)
+    folder.remove_leftovers()
     if not resume:
         folder.start(recipe)
-    progress = ckpt.Progress()
+    progress, earlier = ckpt.Progress(), 0.0
     if resume and folder.checkpoint_file.exists():
         progress = ckpt.load_progress(folder.checkpoint_file, net, optimisation)
-    earlier = progress.seconds
+        earlier = progress.seconds
+        folder.write_metrics(progress.history)  # they are written after the checkpoint
     batches = math.ceil(len(splits.train) / recipe.batch_size)
     reporter.start(recipe.epochs, len(progress.history), batches)
     try:
-        for epoch in range(len(progress.history), recipe.epochs):
-            record = _run_epoch(net, optimisation, splits, recipe, epoch, reporter, world)
-            progress.history.append(record)
-            progress.training_seconds += record["train_seconds"]
-            if world is not None:
-                world.check_equal(net, epoch + 1)
-            if _is_best(progress, splits):
-                progress.best, progress.best_epoch = ckpt.model_state(net), epoch + 1
-            progress.seconds = earlier + time.perf_counter() - began
-            reporter.measured(record, net)
-            ckpt.save_progress(folder.checkpoint_file, net, optimisation, progress)
-            folder.write_metrics(progress.history)
-            reporter.epoch(record)
+        with Keeper(folder.checkpoint_file, net, optimisation, progress) as keeper:
+            for epoch in range(len(progress.history), recipe.epochs):
+                record = _run_epoch(
+                    net, optimisation, splits, recipe, epoch, reporter, keeper, world
+                )
+                if world is not None:
+                    world.check_equal(net, epoch + 1)
+                reporter.measured(record, net)
+                with keeper.held():
+                    optimisation.end_epoch()
+                    _finish_epoch(net, splits, progress, record)
+                    keeper.save()
+                    folder.write_metrics(progress.history)
+                reporter.epoch(record)
     finally:
         reporter.stop()
     reporter.message("Testing the chosen network")
@@ -103,8 +108,7 @@ def train(
     facts = {"epoch": progress.best_epoch, "classes": list(splits.train.classes)}
     ckpt.save_tensors(folder.model_file, ckpt.model_state(net), facts)
     summary = _summarise(net, splits, recipe, progress, world)
-    progress.seconds = earlier + time.perf_counter() - began
-    summary["wall_seconds"] = round(progress.seconds, 3)
+    summary["wall_seconds"] = round(earlier + time.perf_counter() - began, 3)
     summary["device"] = _device_name(device)
     folder.write_summary(summary)
     return summary
@@ -122,18 +126,17 @@ def _run_epoch(
     recipe: Recipe,
     epoch: int,
     reporter: Reporter,
+    keeper: Keeper,
     world: World | None,
 ) -> Record:
-    """Train one epoch (from 0), evaluate live and rounded, and return its metrics."""
+    """Train one epoch (from 0) or what is left of it, evaluate live and rounded: its metrics."""
     sigma = sigma_at(recipe, epoch)
     set_sigma(net, sigma)
     torch.manual_seed(_seed(recipe.seed, epoch + 1))
-    began = time.perf_counter()
-    record = {"epoch": epoch + 1, "sigma": sigma, "rates": optimisation.rates()}
-    record |= _train_batches(net, optimisation, splits.train, recipe, epoch, reporter, world)
-    seconds = time.perf_counter() - began
-    record["train_seconds"] = round(seconds, 4)
-    record["samples_per_second"] = round(len(splits.train) / seconds, 2)
+    record: Record = {"epoch": epoch + 1, "sigma": sigma, "rates": optimisation.rates()}
+    record |= _train_batches(
+        net, optimisation, splits.train, recipe, epoch, reporter, keeper, world
+    )
     if splits.choosing is not None:
         name = "valid" if recipe.protocol == "valid" else "test"
         live = evaluate(net, splits.choosing, recipe.batch_size, world)
@@ -144,8 +147,16 @@ def _run_epoch(
         name: {k: v for k, v in asdict(s).items() if k != "histogram"}
         for name, s in delay_statistics(net).items()
     }
-    optimisation.end_epoch()
     return record
+
+
+def _finish_epoch(net: DelaySNN, splits: Splits, progress: ckpt.Progress, record: Record) -> None:
+    """Add an epoch's metrics to the history, and keep its network if it is the best."""
+    progress.history.append(record)
+    progress.training_seconds += record["train_seconds"]
+    progress.position = None
+    if _is_best(progress, splits):
+        progress.best, progress.best_epoch = ckpt.model_state(net), record["epoch"]
 
 
 def _train_batches(
@@ -155,51 +166,62 @@ def _train_batches(
     recipe: Recipe,
     epoch: int,
     reporter: Reporter,
+    keeper: Keeper,
     world: World | None,
 ) -> Record:
     """One pass over the training data in random order; loss, accuracy and spike rates.
 
-    Clips have the recipe's fixed length, so every step counts and the scores need no mask.
+    Goes on from `keeper.progress.position` where the epoch was begun before. Clips have the
+    recipe's fixed length, so every step counts and the scores need no mask.
     """
     net.train()
-    order = torch.randperm(len(data))
+    order = torch.randperm(len(data)).split(recipe.batch_size)
     device = next(net.parameters()).device
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    spikes = torch.zeros(len(net.blocks), dtype=torch.float64, device=device)
-    for number, indices in enumerate(order.split(recipe.batch_size)):
-        share = None if world is None else world.share(len(indices))
-        x, labels, targets = _training_batch(data, indices, recipe, epoch, number, share)
-        with _autocast(recipe, device):
-            result = net.simulate(x, share=share)
-        optimisation.zero_grad()
-        loss = _backward(F.cross_entropy(result.scores.float(), targets), net, share)
-        _check_finite(loss, net, epoch, number)
-        if recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
-        optimisation.step()
-        clamp_delays(net)
-        right = (result.scores.detach().argmax(1) == labels).sum()
-        rates = torch.stack([s.detach().mean() for s in result.spikes]) * len(labels)
-        loss_sum += loss * len(indices)
-        correct += right if share is None else share.sum(right)
-        spikes += rates if share is None else share.sum(rates)
+    position = keeper.progress.position
+    if position is None:
+        position = keeper.progress.position = _first_position(net, device)
+    position.restore_random(device)
+    sums, began, earlier = position.sums, time.perf_counter(), position.seconds
+    for number in range(position.batches, len(order)):
+        with keeper.held():
+            share = None if world is None else world.share(len(order[number]))
+            x, labels, targets = _training_batch(data, order[number], recipe, epoch, number, share)
+            with _autocast(recipe, device):
+                result = net.simulate(x, share=share)
+            optimisation.zero_grad()
+            loss = backward(F.cross_entropy(result.scores.float(), targets), net, share)
+            _check_finite(loss, net, epoch, number)
+            if recipe.clip_norm is not None:
+                nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
+            optimisation.step()
+            clamp_delays(net)
+            sums["loss"] += loss * len(order[number])
+            right = (result.scores.detach().argmax(1) == labels).sum()
+            rates = torch.stack([s.detach().mean() for s in result.spikes]) * len(labels)
+            sums["correct"] += of_whole_batch(right, share)
+            sums["spikes"] += of_whole_batch(rates, share)
+            position.batches = number + 1
+            position.keep_random(device)
+            position.seconds = earlier + time.perf_counter() - began
+            keeper.save_if_due()
         reporter.batch(epoch + 1, number + 1)
     return {
-        "train_loss": float(loss_sum) / len(data),
-        "train_accuracy": int(correct) / len(data),
-        "spike_rates": (spikes / len(data)).tolist(),  # spikes per neuron and step
+        "train_loss": float(sums["loss"]) / len(data),
+        "train_accuracy": int(sums["correct"]) / len(data),
+        "spike_rates": (sums["spikes"] / len(data)).tolist(),  # spikes per neuron and step
+        "train_seconds": round(position.seconds, 4),
+        "samples_per_second": round(len(data) / position.seconds, 2),
     }
 
 
-def _backward(loss: Tensor, net: nn.Module, share: Share | None) -> Tensor:
-    """Compute the gradients of the whole batch's loss, and return that loss."""
-    if share is None:
-        loss.backward()
-        return loss.detach()
-    part = share.weigh(loss)
-    part.backward()
-    return share.sum_gradients(net, part)
+def _first_position(net: DelaySNN, device: torch.device) -> ckpt.Position:
+    """The beginning of an epoch."""
+    sums = {
+        "loss": torch.zeros((), dtype=torch.float64, device=device),
+        "correct": torch.zeros((), dtype=torch.int64, device=device),
+        "spikes": torch.zeros(len(net.blocks), dtype=torch.float64, device=device),
+    }
+    return ckpt.Position(0, sums)
 
 
 def _training_batch(

@@ -1,6 +1,6 @@
 """Does a network do the same elsewhere? The engine against a simulator that others wrote.
 
-Hidden spikes and answers are compared, clip by clip, in float64.
+Spikes (of a spiking readout too) and answers are compared, clip by clip, in float64.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Report:
         clips: how many were compared.
         spikes: the engine's hidden spikes, per hidden layer.
         different_spikes: (clip, step, neuron) cells that differ, per hidden layer.
+        output_spikes, different_output_spikes: the same of a readout that spikes, else None.
         different_classes: clips whose answer differs.
         largest_score_difference: over all clips and classes.
         margin: the engine's smallest distance of a voltage to its threshold.
@@ -44,11 +45,14 @@ class Report:
     different_classes: int
     largest_score_difference: float
     margin: float
+    output_spikes: int | None = None
+    different_output_spikes: int | None = None
 
     @property
     def same(self) -> bool:
-        """Whether every hidden spike and every answer is the same."""
-        return not any(self.different_spikes) and self.different_classes == 0
+        """Whether every spike and every answer is the same."""
+        different = [*self.different_spikes, self.different_output_spikes, self.different_classes]
+        return not any(different)
 
 
 def verify(network: Network, x: np.ndarray, simulator: str) -> Report:
@@ -87,6 +91,7 @@ def verify(network: Network, x: np.ndarray, simulator: str) -> Report:
     outputs = [run_clip(network, np.concatenate([clip, tail])) for clip in np.asarray(x)]
     theirs = [np.array(layer) for layer in zip(*outputs, strict=True)]
     scores = clip_scores(network.readout.kind, theirs[-1])
+    spiking = network.readout.kind == "spike_count"
     return Report(
         simulator=simulator,
         version=version,
@@ -98,4 +103,6 @@ def verify(network: Network, x: np.ndarray, simulator: str) -> Report:
         different_classes=int((ours.classes != scores.argmax(axis=1)).sum()),
         largest_score_difference=float(np.abs(ours.scores - scores).max()),
         margin=ours.margin,
+        output_spikes=int(ours.output.sum()) if spiking else None,
+        different_output_spikes=int((ours.output != theirs[-1]).sum()) if spiking else None,
     )

@@ -22,8 +22,9 @@ def _seed():
 
 
 @pytest.fixture
-def call(capsys):
+def call(capsys, monkeypatch):
     """Run the command line; returns exit code, standard output, standard error."""
+    monkeypatch.setenv("COLUMNS", "200")
     from snn_delays.cli import main
 
     def run(*words):

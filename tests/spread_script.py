@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tiny import tiny_recipe
 
 from snn_delays import training
-from snn_delays.distributed import Share, joined
+from snn_delays.distributed import Share, backward, joined
 from snn_delays.errors import TrainingError
 from snn_delays.networks import DelaySNN
 from snn_delays.runs import RunFolder
@@ -34,7 +34,7 @@ def gradients(case, share=None):
     own = slice(None) if share is None else share.own
     scores = net.simulate(x[:, own], share=share).scores
     loss = torch.nn.functional.cross_entropy(scores, labels[own])
-    results = {"loss": training._backward(loss, net, share)}
+    results = {"loss": backward(loss, net, share)}
     results |= {n: p.grad for n, p in net.named_parameters()} | dict(net.named_buffers())
     # Of the input each process knows its own clips' gradient.
     results["x"] = x.grad if share is None else share.sum(x.grad)
@@ -44,7 +44,7 @@ def gradients(case, share=None):
 def train_in_float64(folder, world=None):
     """Train 21 steps, of which each third has an odd number of clips; the loss of each step."""
     losses = []
-    backward, batch = training._backward, training._training_batch
+    batch = training._training_batch
 
     def recording(*args):
         losses.append(backward(*args))
@@ -57,7 +57,7 @@ def train_in_float64(folder, world=None):
     recipe = tiny_recipe(epochs=3, batch_size=301, dropout=0.2, augment={"drop": 0.1})
     torch.set_default_dtype(torch.float64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_backward", recording)
+        patch.setattr(training, "backward", recording)
         patch.setattr(training, "_training_batch", double)
         summary = training.train(recipe, folder, world=world)
     torch.set_default_dtype(torch.float32)

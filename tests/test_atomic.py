@@ -36,3 +36,42 @@ def test_temporary_files_keep_the_suffix(tmp_path):
         assert temporary.suffix == ".png"
         temporary.write_bytes(b"x")
     assert (tmp_path / "a.png").read_bytes() == b"x"
+
+
+def test_of_several_files_none_appears_when_one_fails(tmp_path):
+    """Whether it fails at the start, between the files, or when one is flushed to disk."""
+    one, other = tmp_path / "one.h5", tmp_path / "other.h5"
+    one.write_text("old")
+
+    def fail_between():
+        with atomic.replacing_all([one, other]) as (first, _):
+            first.write_text("new")
+            raise RuntimeError
+
+    def fail_at_the_end():
+        with atomic.replacing_all([one, other]) as (first, second):
+            first.write_text("new")
+            second.unlink()
+
+    def never():
+        with atomic.replacing_all([one, tmp_path / "one.h5" / "below.h5"]):
+            pytest.fail("it cannot be written")
+
+    with pytest.raises(RuntimeError):
+        fail_between()
+    with pytest.raises(FileNotFoundError) as caught:
+        fail_at_the_end()
+    assert caught.value.filename == str(other)
+    with pytest.raises(OSError, match=r"one\.h5"):
+        never()
+    other.mkdir()
+    with pytest.raises(IsADirectoryError), atomic.replacing_all([one, other]):
+        pytest.fail("a folder is in the way")
+    other.rmdir()
+    assert one.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [one]
+    with atomic.replacing_all([one, other]) as files:
+        for file in files:
+            file.write_text(file.suffix)
+    assert (one.read_text(), other.read_text()) == (".h5", ".h5")
+    assert sorted(tmp_path.iterdir()) == [one, other]

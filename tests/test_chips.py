@@ -1,5 +1,6 @@
 """A chip's limits: every violation counted; a fitted network breaks none and means the same."""
 
+import re
 import shutil
 
 import numpy as np
@@ -90,6 +91,32 @@ def test_many_bits_change_no_spike_and_the_file_holds_integers(tmp_path):
     assert back.metadata["fitted_to"]["weight_bits"] == 32
 
 
+@pytest.mark.parametrize("scale_of", ["output", "layer"])
+def test_biases_and_thresholds_have_bits_on_loihi2(scale_of):
+    doc = document()
+    layer = doc["layers"][0]
+    layer["weights"] = np.full((7, 5, 1), 0.001).tolist()  # one integer is 7.9e-6
+    layer["bias"] = [0.01, -0.02, 0.03, 0.04, -0.05, 0.06, 0.0]
+    layer["neuron"]["v_reset"] = 0.0
+    network = parse(doc)
+    rough = fit(network, CHIPS["generic"], scale_of=scale_of)
+    assert violations(rough, CHIPS["generic"]) == []
+    found = [str(v) for v in violations(rough, CHIPS["loihi2"]) if v.layer == 0]
+    assert found == [
+        "layer 0: 3 neurons whose bias is above 4095 in units of `weight_scale`",
+    ]
+    doc["layers"][0]["neuron"]["v_threshold"] = 1.5
+    rough = fit(parse(doc), CHIPS["generic"], scale_of=scale_of)
+    assert "7 neurons whose threshold is above 131071" in str(violations(rough, CHIPS["loihi2"])[1])
+    for before in (network, rough):
+        after = fit(before, CHIPS["loihi2"], scale_of=scale_of)
+        assert violations(after, CHIPS["loihi2"]) == []
+        fitted = after.layers[0]
+        assert (np.abs(fitted.bias) <= 4095.001 * fitted.weight_scale).all()
+        error = np.abs(fitted.real_weights - before.layers[0].real_weights).max(axis=(1, 2))
+        assert (error <= fitted.weight_scale / 2).all()
+
+
 def test_a_layer_of_zeros_and_one_delay_an_input_survive():
     doc = document()
     layer = doc["layers"][0]
@@ -126,7 +153,12 @@ def test_export_for_a_chip(call, trained, tmp_path):
     assert not (tmp_path / "net.json").exists()
     code, out, _ = call(*words, "--fit", "--delay-step", "2")
     assert code == 0
+    assert "Bias and threshold are not checked" in out
     assert "Accuracy on 960 clips of synthetic test:" in out
+    said = re.search(r"Hidden spikes: (\d+) before, (\d+) after; (\d+) of (\d+) cells", out)
+    before, after, different, cells = (int(n) for n in said.groups())
+    assert cells == 960 * 84 * 8
+    assert abs(before - after) <= different <= before + after
     fitted = load_network(tmp_path / "net.json")
     assert violations(fitted, CHIPS["spinnaker1"], 2) == []
     assert "test_accuracy" not in fitted.metadata

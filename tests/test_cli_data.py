@@ -6,38 +6,25 @@ import io
 
 import numpy as np
 import pytest
+from data_helpers import random_store
 from rich.console import Console
 from tiny import FLAGS
 
-from snn_delays.cli import main
 from snn_delays.cli.console import CountReporter
+from snn_delays.cli.data import _how_to_train
 from snn_delays.data import fetch as fetch_module
-from snn_delays.data.hdf5 import read_events
+from snn_delays.data.hdf5 import read_events, write_events
 
 
-@pytest.fixture
-def call(capsys, monkeypatch):
-    """Run the command line; returns exit code, standard output, standard error."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*words):
-        code = 0
-        try:
-            main([str(w) for w in words])
-        except SystemExit as stop:
-            code = stop.code or 0
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return run
-
-
-def test_list_shows_every_data_set_and_what_is_there(call, shd_folder):
+def test_list_shows_every_data_set_and_what_is_there(call, shd_folder, tmp_path, monkeypatch):
     code, out, _ = call("data", "list", "--data-dir", shd_folder)
     assert code == 0
     for word in ("synthetic", "shd", "ssc", "gsc", "CC BY 4.0", "about 2429 MB", "no checksum"):
         assert word in out
-    assert "unknown without --data-dir" in call("data", "list")[1]
+    monkeypatch.chdir(tmp_path)
+    assert "missing (no folder data here, and no --data-dir)" in call("data", "list")[1]
+    (tmp_path / "data").symlink_to(shd_folder)
+    assert "no checksum" in call("data", "list")[1]
     code, _, err = call("data", "list", "--data-dir", shd_folder / "nowhere")
     assert code == 2
     assert "is not there" in err
@@ -78,9 +65,29 @@ def test_encode_writes_a_spike_file(call, tmp_path):
     assert "2/2 recordings" in out
     assert "2 clips, 2 classes" in out
     assert read_events(target, channels=700).classes == ("no", "yes")
+    assert f"snn-delays data split {target} -o {tmp_path / 'ssc.h5'}" in out
+    assert out.endswith(f"snn-delays train --dataset ssc --data-dir {tmp_path}\n")
     code, _, err = call("data", "encode", tmp_path / "none", "-o", target)
     assert code == 2
     assert "is not there" in err
+
+
+def test_split_ends_with_the_commands_that_train(call, tmp_path):
+    write_events(tmp_path / "mine.h5", random_store(30))
+    train = f"snn-delays train --dataset ssc --data-dir {tmp_path}"
+    code, out, _ = call("data", "split", tmp_path / "mine.h5", "-o", tmp_path / "ssc.h5")
+    assert code == 0
+    assert "ssc_valid.h5: 3 clips, 3 classes" in out
+    assert out.splitlines()[-2:] == ["To train on it:", f"  {train}"]
+    words = [*train.split()[1:], "--out", tmp_path / "run", "--epochs", 1, "--set", "hidden=4"]
+    assert call(*words)[0] == 0
+    _, out, _ = call("data", "split", tmp_path / "mine.h5", "-o", tmp_path / "my own.h5")
+    moves = [line.strip() for line in out.splitlines() if line.startswith("  mv")]
+    assert moves[0] == f"mv '{tmp_path}/my own_train.h5' {tmp_path}/ssc_train.h5"
+    assert out.splitlines()[-1] == f"  {train}"
+    assert _how_to_train([tmp_path / "a_train.h5"], tmp_path / "a.h5") == [
+        "name recordings of the split valid too, and encode again"
+    ]
 
 
 def test_variants_give_a_table_and_a_picture(call, trained, tmp_path):

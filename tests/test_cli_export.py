@@ -13,8 +13,31 @@ def test_export_says_what_float32_changes(call, trained, tmp_path):
     code, out, _ = call("export", trained[0].path, "-o", tmp_path / "net.json")
     assert code == 0
     assert "float32 against float64 on 512 clips of synthetic test" in out
-    assert "hidden spikes and 0 answers differ" in out
+    assert "hidden spikes) and 0 answers differ" in out
     assert "smallest distance of a membrane to its threshold" in out
+
+
+def test_a_membrane_at_its_threshold_is_warned_of(call, trained, tmp_path):
+    close = "Warning: a membrane comes within"
+    network = load_network(trained[0].network_file)
+    first = network.layers[0]
+    ones = np.ones_like(first.weights)
+    tie = first.model_copy(update={"weights": ones, "bias": np.zeros_like(first.bias)})
+    network = network.model_copy(update={"layers": [tie, *network.layers[1:]]})
+    save_network(network, tmp_path / "tie.json")
+    code, out, _ = call("export", tmp_path / "tie.json", "-o", tmp_path / "net.json")
+    assert code == 0
+    assert f"{close} 0 of its threshold" in " ".join(out.split())
+    _, out, _ = call("export", trained[0].path, "-o", tmp_path / "net.json")
+    assert close not in " ".join(out.split())
+
+
+def test_the_name_says_the_format(call, trained, tmp_path):
+    pytest.importorskip("nir", reason="the extra `nir` is not installed")
+    assert call("export", trained[0].path, "-o", tmp_path / "net.nir")[0] == 0
+    assert (tmp_path / "net.nir").read_bytes().startswith(b"\x89HDF")
+    assert call("export", trained[0].path, "--to", "json", "-o", tmp_path / "b.nir")[0] == 0
+    assert load_network(tmp_path / "b.nir").layers[0].out_features == 8
 
 
 def test_without_data_float32_is_not_compared(call, tmp_path):

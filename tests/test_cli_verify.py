@@ -40,6 +40,8 @@ def files(tmp_path):
         ({}, 0, "The same as nest 3.10."),
         ({"different_spikes": [0, 3]}, 1, "Not the same as nest."),
         ({"different_classes": 1}, 1, "Not the same as nest."),
+        ({"output_spikes": 17, "different_output_spikes": 0}, 0, "The same as nest 3.10."),
+        ({"output_spikes": 17, "different_output_spikes": 2}, 1, "Not the same as nest."),
     ],
 )
 def test_table_and_exit_code(call, files, monkeypatch, changes, code, verdict):
@@ -54,6 +56,10 @@ def test_table_and_exit_code(call, files, monkeypatch, changes, code, verdict):
     assert got == code
     assert seen == [((2, 40, 12), "nest")]
     assert verdict in out
+    readout = [line.split() for line in out.splitlines() if "spikes of the readout" in line]
+    assert len(readout) == ("output_spikes" in changes)
+    for words in readout:
+        assert {"17", str(changes["different_output_spikes"])} <= set(words)
     row = next(line for line in out.splitlines() if "hidden layer 2" in line)
     assert "22" in row
     assert str(changes.get("different_spikes", [0, 0])[1]) in row

@@ -111,3 +111,23 @@ def test_batches_too_large_for_32_bits_are_counted_the_same(monkeypatch):
     expected = binned(random_store(), clips, 10_000, 15, 2)
     monkeypatch.setattr(binning, "_INT32_CELLS", 0)
     assert torch.equal(binned(random_store(), clips, 10_000, 15, 2), expected)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_number_of_threads_changes_nothing(threads):
+    before = torch.get_num_threads()
+    clips = [3, 1, 1, 20, 7, 11, 0]
+    torch.set_num_threads(1)
+    alone = binned(random_store(), clips, 10_000, 15, 2)
+    torch.set_num_threads(threads)
+    together = binned(random_store(), clips, 10_000, 15, 2)
+    torch.set_num_threads(before)
+    assert torch.equal(together, alone)
+
+
+def test_long_steps_of_many_events():
+    """Steps of 0 to 70 events, so that every stride of the loop's search is taken."""
+    clip = [(step * 1000 + i, i % CHANNELS) for step in range(71) for i in range(step)]
+    x = binned(store_of([clip, clip[:-3]]), [0, 1], 1000, 70, CHANNELS)
+    assert x[:, 0, 0].tolist() == list(range(70))
+    assert torch.equal(x[:, 1], x[:, 0])

@@ -7,7 +7,7 @@ import pytest
 from data_helpers import assert_same_events
 
 from snn_delays import data
-from snn_delays.data import cochlea
+from snn_delays.data import cochlea, encoding
 from snn_delays.data.encoding import (
     Recording,
     _groups,
@@ -72,6 +72,8 @@ BAD_LISTS = {
     "short line": ("path,label\nyes/0.wav\n", "`label` is empty in line 2"),
     "missing file": ("path,label\nyes/0.wav,y\nyes/9.wav,y\n", "line 3 of .* lists yes/9.wav"),
     "speaker": ("path,label,speaker\nyes/0.wav,y,Ann\n", "`speaker` in line 2 .* got 'Ann'"),
+    "odd speaker": ("path,label,speaker\nyes/0.wav,y,1_0\n", "`speaker` in line 2 .* got '1_0'"),
+    "control character": ("path,label\nyes/0.wav,y\0\n", r"label 'y\\x00' in line 2"),
     "large speaker": ("path,label,speaker\nyes/0.wav,y,40000\n", "whole number in 0 .. 32767"),
     "split": ("path,label,split\nyes/0.wav,y,dev\n", "`split` in line 2 .* one of train"),
     "some splits": (
@@ -151,6 +153,20 @@ def test_bad_recordings_write_nothing(folder, tmp_path):
     with pytest.raises(DataError, match=r"shorter than 15 s; got 15\.0 s"):
         encode_to_files(folder, tmp_path / "mine.h5")
     assert not (tmp_path / "mine.h5").exists()
+
+
+def test_what_cannot_be_written_is_noticed_before_encoding(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "encode_recordings", lambda *_, **__: pytest.fail("too late"))
+    (tmp_path / "mine.h5").mkdir()
+    with pytest.raises(DataError, match=r"mine\.h5 cannot be written \(Is a directory\)"):
+        encode_to_files(folder, tmp_path / "mine.h5")
+    lines = ("path,label,split", "yes/0.wav,yes,train", "no/0.wav,no,test")
+    (tmp_path / "ssc_train.h5").mkdir()
+    with pytest.raises(DataError, match=r"ssc_train\.h5 cannot be written"):
+        encode_to_files(listed(folder, "\n".join(lines)), tmp_path / "ssc.h5")
+    with pytest.raises(DataError, match=r"stray\.wav cannot be written"):
+        encode_to_files(folder, folder / "stray.wav" / "ssc.h5")
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 
 def test_recordings_of_one_length_are_encoded_together():

@@ -183,6 +183,13 @@ def test_missing_recordings_say_how_to_fetch_them(tmp_path):
         data.load("gsc", "train", data_dir=tmp_path)
 
 
+def poke(path, index, value):
+    """Change one byte."""
+    whole = bytearray(path.read_bytes())
+    whole[index] = value
+    path.write_bytes(whole)
+
+
 BAD_WAVS = {
     "rate": (lambda p: write(p, np.zeros(100), 8000), "sampled at 16000 Hz; got 8000 Hz"),
     "stereo": (lambda p: write(p, np.zeros((100, 2))), "one channel; got 2"),
@@ -190,6 +197,10 @@ BAD_WAVS = {
     "nan": (lambda p: write(p, np.full(9, np.nan)), "not finite"),
     "text": (lambda p: p.write_text("no sound"), "cannot be read as a recording"),
     "nothing": (lambda p: p.write_bytes(b""), "cannot be read as a recording"),
+    "contradicting rate": (lambda p: poke(p, 24, 129), "what its header says of its samples"),
+    "samples of another size": (lambda p: poke(p, 34, 16), "what its header says of its samples"),
+    "A-law of 32 bits": (lambda p: poke(p, 20, 6), "its samples must be of 8 bits; got 32"),
+    "fewer samples": (lambda p: poke(p, 76, 0), "parts do not add up to its length"),
     "cut in its samples": (lambda p: p.write_bytes(p.read_bytes()[:-99]), "is cut short"),
     "cut": (lambda p: p.write_bytes(p.read_bytes()[:30]), "cannot be read as a recording"),
 }
@@ -198,6 +209,7 @@ BAD_WAVS = {
 @pytest.mark.parametrize("case", BAD_WAVS)
 def test_bad_recordings_are_named_and_leave_nothing(folder, tmp_path, case):
     make, message = BAD_WAVS[case]
+    write(folder / "no" / "00000001_nohash_0.wav", np.zeros(100))
     make(folder / "no" / "00000001_nohash_0.wav")
     with pytest.raises(DataError, match=message) as caught:
         open_frames(folder, CLASSES, "mel140")

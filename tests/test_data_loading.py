@@ -47,6 +47,14 @@ def clips_of(dataset):
     return {int(dataset._store.units[clip]) for clip in dataset._clips}
 
 
+def test_without_a_folder_the_one_called_data_is_looked_into(folder, monkeypatch):
+    monkeypatch.chdir(folder / "deep")
+    with pytest.raises(DataError, match="no data folder is given"):
+        data.load("shd", "train")
+    (folder / "deep" / "data").symlink_to(folder / "deep" / "er")
+    assert len(data.load("shd", "train")) == 40
+
+
 def test_splits_hold_out_whole_speakers(folder):
     train, valid, both = (
         data.load("shd", split, data_dir=folder) for split in ("train", "valid", "train+valid")

@@ -217,13 +217,45 @@ def test_a_channel_count_is_that_many_spikes() -> None:
     assert result.energy_pj[0] == pytest.approx(5 * 4.6 + adds * 0.9 + updates * 4.6)
 
 
-def test_pruned_and_scaled_weights() -> None:
-    doc = document(sizes=(6, 9, 3), kernel_count=2)
-    rng = np.random.default_rng(0)
+@given(seed=st.integers(0, 1000), scale=st.floats(0.01, 1), decay_input=st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_scaled_weights_give_the_same_bits_in_every_form(
+    seed: int, scale: float, decay_input: bool
+) -> None:
+    """Integers sum exactly in any order, and are scaled once: no tie can fall another way."""
+    doc = document(sizes=(6, 9, 3), kernel_count=2, decay_input=decay_input)
+    rng = np.random.default_rng(seed)
+    for layer in doc["layers"]:
+        shape = np.shape(layer["weights"])
+        weights = rng.integers(-9, 20, shape) * (rng.random(shape) < 0.4)
+        scales = (scale * rng.integers(1, 9, shape[0])).tolist()
+        layer |= {"weights": weights.tolist(), "weight_scale": scales}
+    doc["layers"][0]["neuron"]["v_threshold"] = 12 * scale
+    for dtype in (np.float64, np.float32):
+        check_all_forms(doc, clips(doc), dtype)
+
+
+def seven_tenths() -> tuple[dict[str, Any], np.ndarray]:
+    """Seven synapses of 1, scaled by 0.1, that arrive together at a threshold of `7 * 0.1`.
+
+    Scaled one by one and added up they would be 0.7, below `7 * 0.1 = 0.7000000000000001`.
+    """
+    doc = document(sizes=(7, 1, 1), max_delay=6, steps=10, tail_steps=0)
     layer = doc["layers"][0]
-    weights = rng.integers(-9, 20, (9, 6, 2)) * (rng.random((9, 6, 2)) < 0.4)
-    layer |= {"weights": weights.tolist(), "weight_scale": (rng.integers(1, 9, 9) / 32).tolist()}
-    check_all_forms(doc, clips(doc))
+    layer |= {"weights": [[[1]] * 7], "weight_scale": 0.1, "bias": [0.0]}
+    layer["delays"] = [[[d] for d in (3, 0, 6, 1, 5, 2, 4)]]
+    layer["neuron"] |= {"v_threshold": 7 * 0.1, "v_reset": 0.0}
+    x = np.zeros((1, 10, 7))
+    x[0, [3, 6, 0, 5, 1, 4, 2], np.arange(7)] = 1
+    return doc, x
+
+
+def test_an_exact_tie_spikes_in_every_form() -> None:
+    assert sum([0.1] * 7) < 7 * 0.1
+    doc, x = seven_tenths()
+    result = check_all_forms(doc, x)
+    assert np.flatnonzero(result.spikes[0]).tolist() == [6]
+    assert result.margin == 0
 
 
 @pytest.mark.parametrize("kind", ["softmax_sum", "max", "mean", "last", "spike_count"])

@@ -159,6 +159,11 @@ REFUSED = [
     (("readout", "kind"), "sum", "`readout.kind` must be"),
     (("readout", "kind"), "spike_count", "`layers[1].neuron.model` must be 'lif', as `readout"),
     (("readout", "classes"), ["a"], "`readout.classes` must be a list of 3"),
+    (
+        ("readout", "classes"),
+        ["a", "b", "a"],
+        "`readout.classes[2]` must be a name of its own, other than `classes[0]`; got 'a'",
+    ),
 ]
 
 
@@ -315,7 +320,8 @@ def test_shipped_schema_is_the_one_the_models_say() -> None:
 )
 def test_json_schema_accepts_what_we_write(options: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())
-    jsonschema.validate(json.loads(dumps(parse(document(**options)))), json_schema())
+    reader = jsonschema.Draft202012Validator(json_schema())
+    assert list(reader.iter_errors(json.loads(dumps(parse(document(**options)))))) == []
 
 
 def test_json_schema_accepts_short_delays_and_the_golden_file() -> None:
@@ -323,7 +329,7 @@ def test_json_schema_accepts_short_delays_and_the_golden_file() -> None:
     doc["layers"][0] |= {"granularity": "axonal", "delays": [0, 1, 2, 3, 4]}
     for valid in (doc, json.loads(GOLDEN.read_text())):
         jsonschema.validate(valid, json_schema())
-        parse(valid)
+        assert equal(load_network(dumps(parse(valid)).encode()), parse(valid))
 
 
 @pytest.mark.parametrize(
@@ -346,6 +352,17 @@ def test_many_duplicate_keys_are_refused_at_once() -> None:
     keys = ", ".join(f'"k{i}": 0' for i in range(200_000))
     with pytest.raises(NetworkFormatError, match="the key 'k199999' appears twice"):
         load_network(f'{{{keys}, "k199999": 1}}'.encode())
+
+
+@pytest.mark.parametrize("scale", [-0.5, [1, 1, 1, -0.5, 1, 1, 1]])
+def test_a_negative_scale_is_refused(scale: Any) -> None:
+    text = document()
+    layer = text["layers"][0]
+    layer |= {"weights": np.ones_like(np.array(layer["weights"])).tolist(), "weight_scale": scale}
+    with pytest.raises(NetworkFormatError, match=r"must be at least 0; got -0\.5\. Put the sign"):
+        parse(text)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(text, json_schema())
 
 
 def test_scaled_weights_must_be_finite() -> None:

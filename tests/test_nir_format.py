@@ -90,14 +90,39 @@ def test_nirtorch_gives_the_same_output(options: dict[str, Any]) -> None:
     assert sum(s.sum() for s in result.spikes) > 50
 
 
-@pytest.mark.parametrize("delay", [0, 1, 5])
-def test_pulse_arrives_at_its_delay_in_nirtorch(delay: int) -> None:
-    doc = document(sizes=(1, 1), max_delay=5, readout="max", steps=8, tail_steps=0)
+def run_spikingjelly(graph: Any, x: np.ndarray, dt: float) -> np.ndarray:
+    """The graph's output `[N, T, classes]`, step by step, by SpikingJelly's own reader."""
+    torch = pytest.importorskip("torch")
+    exchange = pytest.importorskip("spikingjelly.activation_based.nir_exchange")
+    model, state, outputs = exchange.import_from_nir(graph, dt, dtype=torch.float64), None, []
+    for now in torch.from_numpy(x).transpose(0, 1):
+        output, state = model(now, state)
+        outputs.append(output)
+    return torch.stack(outputs, dim=1).detach().numpy()
+
+
+def pulse_through(delay: int) -> tuple[Any, np.ndarray]:
+    """A graph of one synapse of weight 1 onto a spiking neuron, and a spike at step 0."""
+    doc = document(sizes=(1, 1), max_delay=5, readout="spike_count", steps=8, tail_steps=0)
     doc["layers"][0] |= {"weights": [[[1.0]]], "delays": [[[delay]]], "bias": [0.0]}
+    doc["layers"][0]["neuron"]["v_reset"] = 0.0
     pulse = np.zeros((1, 8, 1))
     pulse[0, 0] = 1
-    output = run_nirtorch(to_nir(parse(doc)), pulse, 0.01)
-    assert np.flatnonzero(output)[0] == delay
+    return to_nir(parse(doc)), pulse
+
+
+@pytest.mark.parametrize("delay", [0, 1, 5])
+@pytest.mark.parametrize("reader", [run_nirtorch])  # those that claim delays
+def test_pulse_arrives_at_its_delay(reader: Any, delay: int, record_property: Any) -> None:
+    arrived = np.flatnonzero(reader(*pulse_through(delay), 0.01)).tolist()
+    record_property(f"pulse delayed by {delay} in {reader.__name__} arrives at", arrived)
+    assert arrived == [delay]
+
+
+def test_spikingjelly_refuses_delays() -> None:
+    """Its reader claims none, and does not run another network instead."""
+    with pytest.raises(ValueError, match="Delay"):
+        run_spikingjelly(*pulse_through(1), 0.01)
 
 
 def test_what_nir_cannot_say_is_refused() -> None:

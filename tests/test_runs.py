@@ -30,6 +30,8 @@ def test_a_damaged_summary(copied, content, message):
 
 def test_damaged_or_missing_metrics(copied):
     copied.metrics_file.write_text('{"epoch": 1}\n{"epo')
+    assert copied.read_metrics() == [{"epoch": 1}]
+    copied.metrics_file.write_text('{"epo\n{"epoch": 1}\n')
     with pytest.raises(RunError, match="is not JSON lines"):
         copied.read_metrics()
     copied.metrics_file.unlink()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 from sample_networks import clips, document
+from test_engine import seven_tenths
 
 from snn_delays import verify as verify_module
 from snn_delays.errors import SnnDelaysError
@@ -57,6 +59,43 @@ def test_simulator_gives_the_same_spikes_and_answers(
     assert min(report.spikes) > 20
     assert report.different_spikes == [0, 0]
     assert report.largest_score_difference < 1e-9
+    assert report.same
+    if options.get("readout") == "spike_count":
+        assert report.output_spikes > 0
+        assert report.different_output_spikes == 0
+    else:
+        assert report.output_spikes is None
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS)
+def test_one_output_spike_less_is_found(simulator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed(simulator)
+    doc = inexact(readout="spike_count")
+    x = clips(doc, samples=1)
+    engine = verify_module.Engine
+    output = engine(parse(doc)).run(x).output
+    output[tuple(np.argwhere(output)[0])] = 0
+
+    class Wrong:
+        def __init__(self, network: Any) -> None:
+            self.engine = engine(network)
+
+        def run(self, x: np.ndarray) -> Any:
+            return dataclasses.replace(self.engine.run(x), output=output)
+
+    monkeypatch.setattr(verify_module, "Engine", Wrong)
+    report = verify(parse(doc), x, simulator)
+    assert report.different_spikes == [0, 0]
+    assert report.different_output_spikes == 1
+    assert not report.same
+
+
+def test_an_exact_tie_of_scaled_weights_is_the_same_in_brian2() -> None:
+    needed("brian2")
+    doc, x = seven_tenths()
+    report = verify(parse(doc), x, "brian2")
+    assert report.spikes == [1]
+    assert report.margin == 0
     assert report.same
 
 

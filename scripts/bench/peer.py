@@ -46,12 +46,12 @@ class Peer(nn.Module):
         functional.reset_net(self)
         x = F.pad(x, (0, 0, 0, 0, 0, self.tail_steps))
         for synapses, norm, spiking in zip(self.synapses, self.norms, self.neurons, strict=False):
-            current = norm(self._delayed(synapses, x).unsqueeze(3)).squeeze(3)
+            current = norm(self.delayed(synapses, x).unsqueeze(3)).squeeze(3)
             x = self.drop(spiking(current))
-        self.readout(self._delayed(self.synapses[-1], x))
+        self.readout(self.delayed(self.synapses[-1], x))
         return self.readout.v_seq.softmax(2).sum(0)
 
-    def _delayed(self, synapses: nn.Module, x: Tensor) -> Tensor:
+    def delayed(self, synapses: nn.Module, x: Tensor) -> Tensor:
         """`[T, N, in] -> [T, N, out]`."""
         return synapses(F.pad(x.permute(1, 2, 0), (self.max_delay, 0))).permute(2, 0, 1)
 

@@ -8,17 +8,32 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import snn_delays
 from snn_delays.cli import compare, data, evaluate, export, plot, run, train, verify
 from snn_delays.cli.console import error_console
-from snn_delays.errors import SnnDelaysError
+from snn_delays.errors import Interrupted, SnnDelaysError
+from snn_delays.signals import Signals
+
+
+class _Group(TyperGroup):
+    """Commands that say when a signal stops them; typer alone would end without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was chosen."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(stop, "no file is left half written") from None
+
 
 app = typer.Typer(
     name="snn-delays",
+    cls=_Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -55,11 +70,12 @@ def _main(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 0, 1 (a fault), 2 (bad input) or 130 (Ctrl-C)."""
+    """Run the command line; exits with 0, 1 (a fault), 2 (bad input) or 128 + a signal's number."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=arguments)
-    except (Exception, KeyboardInterrupt) as error:
+        with Signals():
+            app(args=arguments)
+    except Exception as error:
         if "--debug" in arguments[:1]:
             traceback.print_exc()
         code, text = _explain(error)
@@ -67,12 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(code) from None
 
 
-def _explain(error: BaseException) -> tuple[int, str]:
+def _explain(error: Exception) -> tuple[int, str]:
     """Exit code and one sentence for an error."""
     if isinstance(error, SnnDelaysError):
         return error.exit_code, str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return 130, "Stopped by Ctrl-C."
     if isinstance(error, OSError):
         return 1, f"{error.strerror or error}: {error.filename or 'while reading or writing'}"
     name = type(error).__name__  # a bug of ours: a line, and the traceback on request

@@ -171,10 +171,11 @@ def _run(jobs: list[Job], folder: Path, engine: Engine, quiet: bool, output: Any
     with _Progress(output, len(missing), quiet) as progress:
         try:
             return run_study(jobs, folder, engine.runner, progress.heard)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             raise Interrupted(
-                f"Stopped. Finished runs, and finished epochs of others, are kept in {folder}",
-                remedy=f"Go on with: snn-delays compare --resume --out {folder}",
+                stop,
+                f"finished runs, and finished epochs of others, are kept in {folder}",
+                f"Go on with: snn-delays compare --resume --out {folder}",
             ) from None
 
 

@@ -1,21 +1,27 @@
-"""`snn-delays data`: fetch and list data sets, turn recordings into spikes, look at spike files."""
+"""`snn-delays data`: fetch and list data sets; make, split and look at spike files."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import CountReporter, TerminalDownload, console
 
-app = typer.Typer(no_args_is_help=True, help="Fetch, list, encode and inspect data.")
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from snn_delays.data.events import EventStore
+
+app = typer.Typer(no_args_is_help=True, help="Fetch, list, encode, split and inspect data.")
 
 
 @app.callback()
 def _data() -> None:
-    """Fetch and list data sets, encode recordings, look at spike files."""
+    """Fetch and list data sets, encode recordings, split spike files and look at them."""
 
 
 @app.command("fetch")
@@ -81,7 +87,7 @@ def encode_command(
     """Turn your recordings into spikes of 700 channels, with a model of the inner ear.
 
     The file has the layout of SHD. With splits, mine.h5 becomes mine_train.h5, mine_valid.h5 and
-    mine_test.h5; name it ssc.h5 and train on it with --dataset ssc.
+    mine_test.h5. The command ends by saying how to train on them.
     """
     from snn_delays.data.encoding import encode_to_files
 
@@ -90,12 +96,54 @@ def encode_command(
         written = encode_to_files(
             source, output, seed=seed, workers=workers, start=bar.start, done=bar.advance
         )
+    _report(output_console, written, output)
+
+
+@app.command("split")
+def split_command(
+    file: Annotated[Path, typer.Argument(help="A file in the SHD layout, .h5 or .h5.gz.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="NAME.h5 writes NAME_train.h5 and so on.")
+    ] = Path("ssc.h5"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")] = 0,
+) -> None:
+    """Draw train, valid and test (8 : 1 : 1 of each class) from one spike file.
+
+    Speakers are not kept apart: for that, name the splits in the list you give to data encode.
+    """
+    from snn_delays.data.splitting import split_file
+
+    _report(console(), split_file(file, output, seed=seed), output)
+
+
+def _report(output_console: Console, written: dict[Path, EventStore], output: Path) -> None:
+    """Say what was written, and how to train on it."""
     for path, store in written.items():
         output_console.print(
             f"{path}: {len(store)} clips, {len(store.classes)} classes, "
             f"{len(store.units) / len(store):.0f} spikes a clip",
             soft_wrap=True,
         )
+    output_console.print("To train on it:")
+    for line in _how_to_train(list(written), output):
+        output_console.print(f"  {line}", soft_wrap=True)
+
+
+def _how_to_train(written: list[Path], output: Path) -> list[str]:
+    """The commands that lead from these files, one or one for each split, to a trained network."""
+    from snn_delays.data.splitting import SPLITS, split_path
+
+    named = output.with_name("ssc.h5")
+    train = f"snn-delays train --dataset ssc --data-dir {quote(str(output.parent))}"
+    if written == [output]:
+        return [f"snn-delays data split {quote(str(output))} -o {quote(str(named))}", train]
+    absent = [split for split in SPLITS if split_path(output, split) not in written]
+    if absent:
+        return [f"name recordings of the split {absent[0]} too, and encode again"]
+    if output == named:
+        return [train]
+    moves = [(split_path(output, split), split_path(named, split)) for split in SPLITS]
+    return [*(f"mv {quote(str(old))} {quote(str(new))}" for old, new in moves), train]
 
 
 @app.command("inspect")

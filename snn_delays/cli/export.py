@@ -1,4 +1,4 @@
-"""`snn-delays export`: a trained network as network.json or NIR, or the format's JSON Schema."""
+"""`snn-delays export`: a trained network as network.json, NIR or netx; or the JSON Schema."""
 
 from __future__ import annotations
 
@@ -8,20 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from snn_delays.cli import options as opt
-from snn_delays.cli.console import console, percent
-from snn_delays.errors import DataError, SnnDelaysError
+from snn_delays.cli.console import console
+from snn_delays.errors import SnnDelaysError
 
 if TYPE_CHECKING:
     from snn_delays.chips import Chip, ScaleOf
     from snn_delays.config import Recipe
-    from snn_delays.data import ClipDataset
     from snn_delays.network_format import Network
-
-MEASURED_CLIPS = 512
-"""Clips on which `export` compares float32 with float64."""
 
 
 class TargetName(StrEnum):
@@ -44,46 +39,67 @@ class FormatName(StrEnum):
 
     json = "json"
     nir = "nir"
+    netx = "netx"
+
+
+SUFFIXES = {FormatName.json: ".json", FormatName.nir: ".nir", FormatName.netx: ".net"}
+
+SourceArgument = Annotated[
+    Path | None,
+    typer.Argument(help="Folder of a finished run, a network.json, or a .nir file of ours."),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        help="File to write. Default: network[-TARGET].json (or .nir, .net) in a run's folder.",
+    ),
+]
+ToOption = Annotated[
+    FormatName | None,
+    typer.Option(
+        "--to",
+        help="json (network.json), nir (extra `nir`), or netx (Lava's HDF5, for loihi2). "
+        "Default: as the file's name ends, else json.",
+    ),
+]
+TargetOption = Annotated[
+    TargetName | None, typer.Option("--target", help="Check the limits of a chip first.")
+]
+FitOption = Annotated[
+    bool, typer.Option("--fit", help="Make it fit: clamp delays, quantise weights.")
+]
+DelayStepOption = Annotated[
+    int, typer.Option("--delay-step", min=1, help="Delays in multiples of so many steps.")
+]
+WeightBitsOption = Annotated[
+    int | None, typer.Option("--weight-bits", help="Bits of a weight. Default: the target's.")
+]
+MaxDelayOption = Annotated[
+    int | None, typer.Option("--max-delay", help="Largest delay. Default: the target's.")
+]
+ScaleOption = Annotated[
+    ScaleName | None,
+    typer.Option("--scale", help="What shares one weight scale. Default: output; netx: layer."),
+]
+SchemaOption = Annotated[
+    bool, typer.Option("--schema", help="Write the JSON Schema of network.json instead.")
+]
 
 
 def export_command(
-    source: Annotated[
-        Path | None,
-        typer.Argument(help="Folder of a finished run, a network.json, or a .nir file of ours."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="File to write. Default: network[-TARGET].json (or .nir) in a run's folder.",
-        ),
-    ] = None,
-    to: Annotated[
-        FormatName, typer.Option("--to", help="json (network.json), or nir (extra `nir`).")
-    ] = FormatName.json,
-    target: Annotated[
-        TargetName | None, typer.Option("--target", help="Check the limits of a chip first.")
-    ] = None,
-    fit: Annotated[
-        bool, typer.Option("--fit", help="Make it fit: clamp delays, quantise weights.")
-    ] = False,
-    delay_step: Annotated[
-        int, typer.Option("--delay-step", min=1, help="Delays in multiples of so many steps.")
-    ] = 1,
-    weight_bits: Annotated[
-        int | None, typer.Option("--weight-bits", help="Bits of a weight. Default: the target's.")
-    ] = None,
-    max_delay: Annotated[
-        int | None, typer.Option("--max-delay", help="Largest delay. Default: the target's.")
-    ] = None,
-    scale: Annotated[
-        ScaleName, typer.Option("--scale", help="One weight scale for each of these.")
-    ] = ScaleName.output,
+    source: SourceArgument = None,
+    output: OutputOption = None,
+    to: ToOption = None,
+    target: TargetOption = None,
+    fit: FitOption = False,
+    delay_step: DelayStepOption = 1,
+    weight_bits: WeightBitsOption = None,
+    max_delay: MaxDelayOption = None,
+    scale: ScaleOption = None,
     data_dir: opt.DataDirOption = None,
-    schema: Annotated[
-        bool, typer.Option("--schema", help="Write the JSON Schema of network.json instead.")
-    ] = False,
+    schema: SchemaOption = False,
 ) -> None:
     """Write integer delays and weights, batch norm folded, as one file.
 
@@ -91,43 +107,87 @@ def export_command(
     is compared with float64. With --target, every limit of the chip that the network breaks is
     listed with its count; with --fit it is made to fit, and measured before and after.
     """
-    from snn_delays import chips
-    from snn_delays import network_format as nf
-    from snn_delays.atomic import write_json
-
     if schema:
-        if output is None:
-            print(json.dumps(nf.json_schema(), indent=2))
-        else:
-            write_json(output, nf.json_schema())
+        _write_schema(output)
         return
     if source is None:
         raise SnnDelaysError(
             "`export` needs the folder of a finished run", remedy="For example runs/shd-…"
         )
-    network, recipe = _read(source)
-    path = output or _default_output(source, to, target)
-    if target is not None:
-        chip = chips.chip(target.value, weight_bits, max_delay)
-        original, network = network, _checked(network, chip, fit, delay_step, scale.value)
-    elif fit or delay_step > 1 or weight_bits is not None or max_delay is not None:
+    to = to or _format_of(output)
+    target = _target_of(to, target)
+    limits = (weight_bits, max_delay, scale)
+    if target is None and (fit or delay_step > 1 or any(limit is not None for limit in limits)):
         raise SnnDelaysError("--fit and its limits need --target, for example --target generic")
-    _write(network, path, to)
-    synapses = sum(layer.weights.size for layer in network.layers)
-    longest = max(int(layer.delays.max()) for layer in network.layers)
-    size = path.stat().st_size / 1e6
-    console().print(
-        f"{path}: {len(network.layers)} layers, {synapses} synapses, "
-        f"delays 0 to {longest} steps of {network.dt_ms:g} ms, {size:.1f} MB",
-    )
-    try:
-        data = _held_out(network, recipe, data_dir)
-    except DataError as error:
-        console().print(f"Not measured on held-out clips: {escape(str(error))}")
-        return
-    if fit:
-        _report_fit(original, network, data)
-    _report_float32(network, data)
+    original, recipe = _read(source)
+    path = output or _default_output(source, to, target)
+    network = original
+    if target is not None:
+        from snn_delays import chips
+
+        scale_of: ScaleOf = "layer" if to is FormatName.netx else "output"
+        chip = chips.chip(target.value, weight_bits, max_delay)
+        network = _checked(network, chip, fit, delay_step, scale.value if scale else scale_of)
+    network = _write(network, path, to)
+    _say_what(network, path)
+
+    from snn_delays.cli.export_report import report
+
+    report(original, network, recipe, data_dir)
+
+
+def _write_schema(output: Path | None) -> None:
+    from snn_delays.atomic import write_json
+    from snn_delays.network_format import json_schema
+
+    if output is None:
+        print(json.dumps(json_schema(), indent=2))
+    else:
+        write_json(output, json_schema())
+
+
+def _format_of(output: Path | None) -> FormatName:
+    """The format that the file's name ends in, or json."""
+    suffix = "" if output is None else output.suffix
+    return next((to for to, ending in SUFFIXES.items() if ending == suffix), FormatName.json)
+
+
+def _target_of(to: FormatName, target: TargetName | None) -> TargetName | None:
+    """The chip to check; netx is Loihi 2's."""
+    if to is not FormatName.netx:
+        return target
+    if target not in (None, TargetName.loihi2):
+        raise SnnDelaysError("--target", "loihi2 for netx, which is Lava's format", target.value)
+    return TargetName.loihi2
+
+
+def _read(source: Path) -> tuple[Network, Recipe | None]:
+    """The network in a run folder (with its recipe), a network.json or a NIR file."""
+    if source.suffix == ".nir":
+        from snn_delays.nir_format import load_nir
+
+        return load_nir(source), None
+    if source.suffix == SUFFIXES[FormatName.netx]:
+        raise SnnDelaysError(
+            f"{source} is a netx file by its name, which cannot be read back",
+            remedy="Export from the run or its network.json.",
+        )
+    if source.is_file() or source.suffix in (".json", ".gz"):
+        from snn_delays.network_format import load_network
+
+        return load_network(source), None
+    from snn_delays.export import run_network
+    from snn_delays.runs import RunFolder
+
+    folder = RunFolder(source)
+    return run_network(folder), folder.recipe()
+
+
+def _default_output(source: Path, to: FormatName, target: TargetName | None) -> Path:
+    if not source.is_dir():
+        raise SnnDelaysError("--output is needed where the source is a file, not a run folder")
+    name = "network" if target is None else f"network-{target.value}"
+    return source / f"{name}{SUFFIXES[to]}"
 
 
 def _checked(
@@ -148,6 +208,8 @@ def _checked(
     )
     for violation in broken:
         output.print(f"  {violation}")
+    if chip.largest_bias is None:
+        output.print("  Bias and threshold are not checked: they stay real numbers.")
     if fit:
         network = chips.fit(network, chip, delay_step, scale_of)
         broken = chips.violations(network, chip, delay_step)
@@ -164,78 +226,28 @@ def _checked(
     return network
 
 
-def _read(source: Path) -> tuple[Network, Recipe | None]:
-    """The network in a run folder (with its recipe), a network.json or a NIR file."""
-    if source.suffix == ".nir":
-        from snn_delays.nir_format import load_nir
-
-        return load_nir(source), None
-    if source.is_file() or source.suffix in (".json", ".gz"):
-        from snn_delays.network_format import load_network
-
-        return load_network(source), None
-    from snn_delays.export import run_network
-    from snn_delays.runs import RunFolder
-
-    folder = RunFolder(source)
-    return run_network(folder), folder.recipe()
-
-
-def _default_output(source: Path, to: FormatName, target: TargetName | None) -> Path:
-    if not source.is_dir():
-        raise SnnDelaysError("--output is needed where the source is a file, not a run folder")
-    name = "network" if target is None else f"network-{target.value}"
-    return source / f"{name}.{to.value}"
-
-
-def _write(network: Network, path: Path, to: FormatName) -> None:
+def _write(network: Network, path: Path, to: FormatName) -> Network:
+    """Write the file; returns the network that it holds (netx rounds bias, threshold and leak)."""
     if to is FormatName.nir:
         from snn_delays.nir_format import save_nir
 
         save_nir(network, path)
+    elif to is FormatName.netx:
+        from snn_delays.netx_format import netx_network, save_netx
+
+        network = netx_network(network)
+        save_netx(network, path)
     else:
         from snn_delays.network_format import save_network
 
         save_network(network, path)
+    return network
 
 
-def _held_out(network: Network, recipe: Recipe | None, data_dir: Path | None) -> ClipDataset:
-    """Clips that the network was not trained on; of an exported network, the test split."""
-    if recipe is not None:
-        from snn_delays.assembly import load_held_out
-
-        return load_held_out(recipe, data_dir)
-    from snn_delays.evaluation import load_for_network
-
-    return load_for_network(network, network.input.dataset, "test", data_dir)
-
-
-def _report_fit(before: Network, after: Network, data: ClipDataset) -> None:
-    """Say what fitting did to accuracy and spikes, on all of `data`."""
-    from snn_delays.engine import Engine
-    from snn_delays.fidelity import compare_engines
-
-    found = compare_engines(Engine(before), Engine(after), data)
-    right, then = (percent(n / found.clips) for n in found.correct)
+def _say_what(network: Network, path: Path) -> None:
+    synapses = sum(layer.weights.size for layer in network.layers)
+    longest = max(int(layer.delays.max()) for layer in network.layers)
     console().print(
-        f"Accuracy on {found.clips} clips of {data.name}: {right} before, {then} after; "
-        f"{found.different_spikes} of {found.spikes} hidden spikes and "
-        f"{found.different_classes} answers differ"
-    )
-
-
-def _report_float32(network: Network, data: ClipDataset) -> None:
-    """Say how far voltages keep from the threshold, and what float32 changes."""
-    import numpy as np
-
-    from snn_delays.engine import Engine
-    from snn_delays.fidelity import compare_engines
-
-    engines = Engine(network), Engine(network, np.float32)
-    found = compare_engines(*engines, data, MEASURED_CLIPS)
-    console().print(
-        f"float32 against float64 on {found.clips} clips of {data.name}: "
-        f"{found.different_spikes} of {found.spikes} hidden spikes and "
-        f"{found.different_classes} answers differ; "
-        f"smallest distance of a membrane to its threshold {found.margin:.2g}"
+        f"{path}: {len(network.layers)} layers, {synapses} synapses, "
+        f"delays 0 to {longest} steps of {network.dt_ms:g} ms, {path.stat().st_size / 1e6:.1f} MB"
     )

@@ -65,7 +65,10 @@ SetOption = Annotated[
 EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")]
 DataDirOption = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Folder below which the data files lie (not for synthetic)."),
+    typer.Option(
+        "--data-dir",
+        help="Folder below which the data files lie (not for synthetic). Default: data, if there.",
+    ),
 ]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda, cuda:1 …")

@@ -132,14 +132,17 @@ def train_to_folder(
             reporter=reporter,
             world=world,
         )
-    except KeyboardInterrupt:
+        reporter.message("Exporting and plotting")
+        export_run(folder)
+        reporter.pictures(plot_run(folder, data_dir))
+    except KeyboardInterrupt as stop:
+        if not folder.recipe_file.is_file():
+            raise
         raise Interrupted(
-            f"Stopped. The finished epochs are kept in {folder.path}",
-            remedy=f"Go on with: snn-delays train --resume --out {folder.path}",
+            stop,
+            f"all that is done is kept in {folder.path}",
+            f"Go on with: snn-delays train --resume --out {folder.path}",
         ) from None
-    reporter.message("Exporting and plotting")
-    export_run(folder)
-    reporter.pictures(plot_run(folder, data_dir))
     return summary
 
 

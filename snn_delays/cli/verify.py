@@ -33,7 +33,7 @@ def verify_command(
         int, typer.Option("--clips", min=1, help="Compare at most so many, the file's first.")
     ] = 10,
 ) -> None:
-    """Compare hidden spikes and answers with NEST or Brian2, clip by clip.
+    """Compare spikes and answers with NEST or Brian2, clip by clip.
 
     The simulator builds the network from network.json by its own means. Exit code 1 when a spike
     or an answer differs.
@@ -68,5 +68,8 @@ def _table(report: Report) -> Table:
         zip(report.spikes, report.different_spikes, strict=True), start=1
     ):
         table.add_row(f"spikes of hidden layer {i}", str(count), str(different))
+    if report.output_spikes is not None:
+        changed = report.different_output_spikes
+        table.add_row("spikes of the readout", str(report.output_spikes), str(changed))
     table.add_row("answers", str(report.clips), str(report.different_classes))
     return table

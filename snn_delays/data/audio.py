@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_delays.errors import DataError
+
+_EIGHT_BITS = (6, 7)  # A-law and mu-law
+_PLAIN_KINDS = (1, 3, 0xFFFE, *_EIGHT_BITS)  # integers, floats, either of them said at more length
 
 
 def read_wav(
@@ -30,9 +34,11 @@ def read_wav(
     soundfile = _soundfile()
     if not Path(path).is_file():
         raise DataError(f"The recording {path} is not there")
-    _refuse_cut_short(Path(path))
     try:
+        _refuse_damaged(Path(path))
         samples, found = soundfile.read(path, dtype="float64", always_2d=True)
+    except DataError:
+        raise
     except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else "unknown reason"
         raise DataError(f"{path} cannot be read as a recording ({reason.rstrip('.')})") from error
@@ -47,22 +53,43 @@ def read_wav(
     return samples[:, 0], int(found)
 
 
-def _refuse_cut_short(path: Path) -> None:
-    """libsndfile reads what is there of a WAV file; one that promises more is refused here."""
+def _refuse_damaged(path: Path) -> None:
+    """libsndfile makes the best of a WAV file; one that contradicts itself is refused here."""
     with open(path, "rb") as file:
-        if file.read(12)[:4] != b"RIFF":
+        start, size = file.read(12), os.path.getsize(path)
+        if start[:4] != b"RIFF":
             return
-        size = os.path.getsize(path)
+        ends_here = int.from_bytes(start[4:8], "little") + 8 == size  # streams do not know theirs
+        end = 12
         while len(header := file.read(8)) == 8:
-            length = int.from_bytes(header[4:], "little")
-            if header[:4] == b"data":
-                if file.tell() + length > size:
-                    held = size - file.tell()
-                    raise DataError(
-                        f"{path} is cut short: it promises {length} bytes of samples, holds {held}"
-                    )
-                return
-            file.seek(length + length % 2, os.SEEK_CUR)
+            name, length = header[:4], int.from_bytes(header[4:], "little")
+            end = file.tell() + length
+            named = name.isascii() and name.decode().isprintable()
+            if ends_here and not named:
+                break
+            if name == b"fmt ":
+                _refuse_odd_format(path, file.read(16))
+            if name == b"data" and end > size:
+                held = length - (end - size)
+                raise DataError(
+                    f"{path} is cut short: it promises {length} bytes of samples, holds {held}"
+                )
+            file.seek(end + length % 2)
+        if ends_here and (header or end > size):  # what is left is no whole part
+            raise DataError(f"{path} is damaged: its parts do not add up to its length")
+
+
+def _refuse_odd_format(path: Path, fields: bytes) -> None:
+    """The sampling rate and the size of a sample are each told twice."""
+    if len(fields) < 16:
+        return
+    kind, channels, rate, bytes_a_second, frame, bits = struct.unpack("<HHIIHH", fields)
+    if kind not in _PLAIN_KINDS:
+        return
+    if bytes_a_second != rate * frame or frame != channels * -(-bits // 8):
+        raise DataError(f"{path} is damaged: what its header says of its samples disagrees")
+    if kind in _EIGHT_BITS and bits != 8:
+        raise DataError(f"{path} is damaged: its samples", "of 8 bits", bits)
 
 
 def _soundfile() -> Any:

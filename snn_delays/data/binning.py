@@ -14,6 +14,7 @@ from torch import Tensor
 
 from snn_delays.compiled import compiled
 from snn_delays.data.events import EventStore
+from snn_delays.threads import over_clips
 
 _INT32_CELLS = 2**31 - 1
 
@@ -97,17 +98,18 @@ def bin_events(
 ) -> Tensor:
     """The spike counts of some clips of a store; see `gather_events` and `count_events`.
 
-    On a CPU this is one compiled loop over the events, which are in order of time in each clip.
+    On a CPU this is one compiled loop over the events, which are in order of time in each clip,
+    on as many threads as torch uses.
 
     Shape:
         float32 `[T, N, C]`.
     """
     if clips.device.type == "cpu":
         group = np.arange(channels, dtype=np.uint16) // np.uint16(channel_bin)
-        x = np.zeros((steps, len(clips), binned_channels(channels, channel_bin)), np.float32)
+        x = torch.empty(steps, len(clips), binned_channels(channels, channel_bin))
         arrays = (times_us.numpy(), units.numpy(), offsets.numpy(), clips.numpy())
-        _count_in_order(*arrays, dt_us, group, x)
-        return torch.from_numpy(x)
+        over_clips(_count_in_order, len(clips), *arrays, dt_us, group, x.numpy())
+        return x
     return count_events(
         gather_events(times_us, units, offsets, clips),
         samples=len(clips),
@@ -119,23 +121,29 @@ def bin_events(
 
 
 @compiled
-def _count_in_order(times_us, units, offsets, clips, dt_us, group, x):
-    """Count the events of each clip into `x [T, N, C]`, which is all zero.
+def _count_in_order(times_us, units, offsets, clips, dt_us, group, x, first, last):
+    """Write the counts of clips `first..last` to `x [T, N, C]`.
 
-    Events being in order, it walks from step to step instead of dividing; counts gather in a small
-    row of integers, which is quicker than adding to floats far apart.
+    Events being in order, it finds where each step ends instead of dividing, in strides of 16;
+    counts gather in a small row of integers, which is quicker than adding to floats far apart.
+    Indices are unsigned, so that none has to be checked for being negative.
     """
+    one, stride = np.uint64(1), np.uint64(16)
     steps, _, width = x.shape
     row = np.zeros(width, np.int32)
-    for n in range(len(clips)):
-        event, end = offsets[clips[n]], offsets[clips[n] + 1]
+    for n in range(first, last):
+        event, end = np.uint64(offsets[clips[n]]), np.uint64(offsets[clips[n] + 1])
+        edge = np.int64(0)
         for step in range(steps):
-            if event == end:
-                break
-            edge = dt_us * (step + 1)
-            while event < end and times_us[event] < edge:
-                row[group[np.uint16(units[event])]] += 1
-                event += 1
+            edge += dt_us
+            stop = event
+            while stop + stride <= end and times_us[stop + stride - one] < edge:
+                stop += stride
+            while stop < end and times_us[stop] < edge:
+                stop += one
+            for counted in range(event, stop):
+                row[group[np.uint16(units[counted])]] += 1
+            event = stop
             for c in range(width):
                 x[step, n, c] = row[c]
             row[:] = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +21,10 @@ import numpy as np
 from snn_delays.data import cochlea
 from snn_delays.data.audio import read_wav
 from snn_delays.data.events import EventStore, take_clips
-from snn_delays.data.hdf5 import write_events
+from snn_delays.data.hdf5 import image, writable
+from snn_delays.data.splitting import SPLITS, split_path
 from snn_delays.errors import DataError
 
-_SPLITS = ("train", "valid", "test")
 _LONGEST_S = 15  # the file keeps single microseconds below 16 s
 
 
@@ -50,7 +51,7 @@ def find_recordings(source: str | os.PathLike[str]) -> list[Recording]:
     top = Path(source)
     if top.is_dir():
         found = [
-            Recording(path, folder.name)
+            Recording(path, _label(folder.name, str(folder.parent)))
             for folder in sorted(top.iterdir())
             if folder.is_dir() and folder.name[0] not in "._"
             for path in sorted(folder.iterdir())
@@ -102,17 +103,19 @@ def _recording(path: Path, line: int, row: dict[str, str | None]) -> Recording:
     if not wav.is_file():
         raise DataError(f"{where} lists {fields['path']}, which is not there")
     speaker = fields["speaker"] or "-1"
-    try:
-        number = int(speaker)
-    except ValueError:
-        number = -2
+    number = int(speaker) if re.fullmatch("-1|[0-9]{1,5}", speaker) else -2
     if not -1 <= number <= 32767:
         raise DataError(f"`speaker` in {where}", "a whole number in 0 .. 32767", repr(speaker))
-    if fields["split"] not in ("", *_SPLITS):
-        raise DataError(
-            f"`split` in {where}", f"one of {', '.join(_SPLITS)}", repr(fields["split"])
-        )
-    return Recording(wav, fields["label"], number, fields["split"])
+    if fields["split"] not in ("", *SPLITS):
+        raise DataError(f"`split` in {where}", f"one of {', '.join(SPLITS)}", repr(fields["split"]))
+    return Recording(wav, _label(fields["label"], where), number, fields["split"])
+
+
+def _label(name: str, where: str) -> str:
+    """The name of a class, which an HDF5 file can hold and a terminal can show."""
+    if not name.isprintable():
+        raise DataError(f"The label {name!a} in {where}", "made of printable characters")
+    return name
 
 
 def encode_recordings(
@@ -202,19 +205,21 @@ def encode_to_files(
         What was written where.
 
     Raises:
-        DataError: see `find_recordings` and `encode_recordings`; nothing is written then.
+        DataError: see `find_recordings` and `encode_recordings`; or a file cannot be written,
+            which is found out before the first is encoded. Nothing is written then.
     """
     recordings = find_recordings(source)
-    start(len(recordings))
-    store = encode_recordings(recordings, seed=seed, workers=workers, done=done)
-    target = Path(output)
-    written = {}
-    for split in sorted({one.split for one in recordings}):
-        chosen = np.array([i for i, one in enumerate(recordings) if one.split == split])
-        path = target.with_name(f"{target.stem}_{split}{target.suffix}") if split else target
-        written[path] = take_clips(store, chosen)
-        try:
-            write_events(path, written[path])
-        except OSError as error:
-            raise DataError(f"{path} cannot be written ({error.strerror})") from error
-    return written
+    splits = sorted({one.split for one in recordings})
+    paths = [split_path(output, split) for split in splits]
+    with writable(paths) as files:
+        start(len(recordings))
+        store = encode_recordings(recordings, seed=seed, workers=workers, done=done)
+        parts = [
+            take_clips(
+                store, np.array([i for i, one in enumerate(recordings) if one.split == split])
+            )
+            for split in splits
+        ]
+        for file, part in zip(files, parts, strict=True):
+            file.write_bytes(image(part))
+    return dict(zip(paths, parts, strict=True))

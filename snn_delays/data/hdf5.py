@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_delays.atomic import replacing
+from snn_delays.atomic import replacing_all
 from snn_delays.data.events import LARGEST_CHANNELS, LARGEST_TIME_US, EventStore
 from snn_delays.data.heap import check_ragged
 from snn_delays.errors import DataError
@@ -238,25 +238,59 @@ def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def write_events(path: str | os.PathLike[str], store: EventStore) -> None:
-    """Write `store` to `path` in SHD's layout, atomically.
+    """Write `store` to `path` in SHD's layout, atomically; see `write_all`."""
+    write_all({Path(path): store})
+
+
+def write_all(stores: Mapping[Path, EventStore]) -> None:
+    """Write each store to its path in SHD's layout: all of them, or none.
 
     Times are float32 seconds, not SHD's float16: they keep every microsecond up to 16 s, so that
     `read_events` gives back the same events.
 
     Raises:
-        DataError: an event at or after 16 s.
+        DataError: an event at or after 16 s, or a file that cannot be written.
+    """
+    with writable(stores) as files:
+        for file, store in zip(files, stores.values(), strict=True):
+            file.write_bytes(image(store))
+
+
+@contextmanager
+def writable(paths: Collection[Path]) -> Iterator[list[Path]]:
+    """`atomic.replacing_all`, its errors said in one sentence.
+
+    Raises:
+        DataError: a file cannot be written; if so at once, before there is anything to write.
+    """
+    names = ", ".join(map(str, paths))
+    try:
+        with replacing_all(paths) as files:
+            yield files
+    except OSError as error:  # a full disk gives no name
+        raise DataError(
+            f"{error.filename or names} cannot be written ({error.strerror})"
+        ) from error
+
+
+def image(store: EventStore) -> bytes:
+    """The bytes of a file in SHD's layout, see `write_all`.
+
+    Made in memory, because libhdf5 may crash the process where the disk is full.
     """
     late = store.times_us >= _WRITE_LIMIT_US
     _refuse_first(
         late, store.times_us, "times_us", f"below {_WRITE_LIMIT_US}", store.source, store.offsets
     )
     seconds = (store.times_us / 1e6).astype(np.float32)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with h5py.File("memory", "w", driver="core", backing_store=False) as file:
         _write_ragged(file, "spikes/times", seconds, store.offsets, np.float32)
         _write_ragged(file, "spikes/units", store.units, store.offsets, np.uint16)
         file["labels"] = store.labels.astype(np.uint16)
-        file["extra/speaker"] = store.speakers.astype(np.int16)
+        file["extra/speaker"] = store.speakers
         file["extra/keys"] = _as_bytes(store.classes)
+        file.flush()
+        return bytes(file.id.get_file_image())
 
 
 def _write_ragged(

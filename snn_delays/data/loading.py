@@ -16,7 +16,14 @@ from snn_delays.data.dataset import ClipDataset, SpikeDataset
 from snn_delays.data.events import EventStore, join_stores
 from snn_delays.data.frames import FrameDataset
 from snn_delays.data.gsc import PARTS, open_frames
-from snn_delays.data.sources import Source, fetch_command, find_file, find_folder, find_source
+from snn_delays.data.sources import (
+    Source,
+    data_folder,
+    fetch_command,
+    find_file,
+    find_folder,
+    find_source,
+)
 from snn_delays.data.store import open_store
 from snn_delays.data.synthetic import SyntheticTask, make_synthetic
 from snn_delays.errors import DataError
@@ -43,7 +50,8 @@ def load(
         name: a key of `SOURCES`.
         split: `train` (its file; where `valid` has none of its own, without `valid_speakers`),
             `valid` (its file, or those speakers), `train+valid` (both), or `test` (its file).
-        data_dir: the folder in or below which the files lie; the built-in task needs none.
+        data_dir: the folder in or below which the files lie, `data` by default; the built-in task
+            needs none.
         dt_ms: step length in milliseconds.
         steps: `T`; the data set's own by default.
         channel_bin: neighbouring channels summed; the data set's own by default.
@@ -59,6 +67,7 @@ def load(
     source = find_source(name)
     if split not in SPLITS:
         raise DataError("`split`", f"one of {', '.join(SPLITS)}", repr(split))
+    data_dir = data_folder(data_dir)
     if name == "gsc":
         return _load_recordings(
             source, split, data_dir, dt_ms, steps, channel_bin, features, cache_dir

@@ -13,7 +13,14 @@ from pathlib import Path
 import h5py
 
 from snn_delays.data.download import matches
-from snn_delays.data.sources import Source, find_file, find_folder, sidecar
+from snn_delays.data.sources import (
+    DATA_DIR,
+    Source,
+    data_folder,
+    find_file,
+    find_folder,
+    sidecar,
+)
 from snn_delays.errors import MissingSplitError
 
 GSC_CLIPS = 105_829
@@ -23,13 +30,17 @@ GSC_CLIPS = 105_829
 def presence(source: Source, data_dir: str | os.PathLike[str] | None) -> dict[str, str]:
     """For each split of a data set (or for its one folder) whether it is there and intact.
 
+    Args:
+        data_dir: where to look, `data` by default.
+
     Raises:
         DataError: `data_dir` is not a folder.
     """
     if not source.archives:
         return {"all": "built in"}
+    data_dir = data_folder(data_dir)
     if data_dir is None:
-        return {"all": "unknown without --data-dir"}
+        return {"all": f"missing (no folder {DATA_DIR} here, and no --data-dir)"}
     if source.folder:
         return {"all": _recordings(source, data_dir)}
     return {split: _file(name, data_dir) for split, name in source.files.items()}

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from snn_delays.errors import DataError, MissingSplitError
 
+DATA_DIR = Path("data")
+"""Where data are put, and looked for, when no folder is named."""
+
 _SEARCH_DEPTH = 4
 
 _CRAMER = (
@@ -144,6 +147,13 @@ def find_source(name: str) -> Source:
 def fetch_command(name: str, data_dir: str | os.PathLike[str] | None = None) -> str:
     """What to type to download the data set `name`."""
     return f"snn-delays data fetch {name} --data-dir {'DIR' if data_dir is None else data_dir}"
+
+
+def data_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
+    """`data_dir`; where none is given the folder `data`, into which `fetch` puts data, if any."""
+    if data_dir is not None:
+        return Path(data_dir)
+    return DATA_DIR if DATA_DIR.is_dir() else None
 
 
 def sidecar(path: Path) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from snn_delays.atomic import replacing
+from snn_delays.atomic import remove_leftovers, replacing
 from snn_delays.data.events import EventStore
 from snn_delays.data.hdf5 import read_events, unpacked
 from snn_delays.data.sources import sidecar
@@ -67,6 +67,7 @@ def open_store(
     packed = folder / f"{stem}-{key[:16]}.safetensors"
     store = _read_store(packed, key, path.name)
     if store is None:
+        remove_leftovers(folder, older_than_s=86_400.0)
         try:
             with unpacked(path, folder) as plain:
                 events = read_events(plain, channels=channels, classes=classes, source=path.name)

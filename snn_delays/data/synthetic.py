@@ -31,8 +31,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from snn_delays.atomic import write_bytes
 from snn_delays.data.events import EventStore
-from snn_delays.data.hdf5 import write_events
+from snn_delays.data.hdf5 import image
 from snn_delays.data.store import cache_folder
 from snn_delays.errors import DataError
 
@@ -208,7 +209,7 @@ def make_synthetic(
     for split, path in paths.items():
         if not path.is_file():
             try:
-                write_events(path, generate(task, split))
+                write_bytes(path, image(generate(task, split)))
             except OSError as error:
                 raise DataError(
                     f"{path.name} cannot be written in {folder} ({error.strerror})",

@@ -30,7 +30,8 @@ class Variant:
     a Gaussian of `strength` milliseconds; what would leave the window is reflected at its end.
     `delete`: every spike is left out with probability `strength`. `reverse`: time runs backwards.
     `counts-only`: each spike's time is drawn anew, uniform over the window, so that only the number
-    of spikes of each channel is left.
+    of spikes of each channel is left; to shuffle a channel's own times would change nothing, its
+    spikes being alike.
     """
 
     kind: str

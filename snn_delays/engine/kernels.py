@@ -22,9 +22,10 @@ class Contacts(NamedTuple):
     """A layer's synapses. Contact `c` of `P` belongs to input `source[c]`; `P` is a multiple of
     `GROUP`, the last contacts having weight 0."""
 
-    weights: np.ndarray  # [out, P]
+    weights: np.ndarray  # [out, P], as stored: whole numbers where there is a scale
     delays: np.ndarray  # [out, P] uint16
     source: np.ndarray  # [P]
+    scale: np.ndarray  # [out], multiplied into the sum
     bias: np.ndarray  # [out]
     fan_out: np.ndarray  # [in], synapses whose weight is not 0
     reach: int  # the largest delay
@@ -90,8 +91,7 @@ def accumulate(contacts, events, steps, total):
     load = np.zeros(size // GROUP, np.int64)
     for c in range(size):
         load[c // GROUP] += counts[source[c]]
-    for o in range(outputs):
-        total[o * stride : (o + 1) * stride] = contacts.bias[o]
+    total[:] = 0
     dense = DENSE_FROM * steps * GROUP
     for first in range(0, len(load), GROUP_TILE):
         for o in range(outputs):
@@ -119,6 +119,10 @@ def accumulate(contacts, events, steps, total):
                         last = event + np.uint64(counts[source[j]])
                         for e in range(event, last):
                             total[begin + np.uint64(times[e])] += weight * real(values[e])
+    for o in range(outputs):
+        scale, bias = contacts.scale[o], contacts.bias[o]
+        for t in range(o * stride, o * stride + steps):
+            total[t] = bias + scale * total[t]
 
 
 @compiled

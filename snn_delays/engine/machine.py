@@ -1,8 +1,9 @@
 """The engine: runs a network.json over whole clips, or as a stream one step at a time.
 
-Whole clips give the very bits of `reference`. A stream adds currents in order of arrival, so its
-spikes are the same wherever a voltage is further from its threshold than rounding (`margin` says
-how far; an exact tie may fall either way). Both count what a neuromorphic chip would.
+Whole clips give the very bits of `reference`. A stream adds weights in order of arrival: sums of
+integer weights (`weight_scale`) of spikes are exact, so all bits are the same there too; with real
+weights its spikes are the same wherever a voltage is further from its threshold than rounding
+(`margin` says how far). Both count what a neuromorphic chip would.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ class Engine:
         return State(
             step=0,
             rings=[
-                np.tile(layer.contacts.bias, (batch, layer.contacts.reach + 1, 1))
+                np.zeros((batch, layer.contacts.reach + 1, layer.outputs), self.dtype)
                 for layer in layers
             ],
             voltages=[
@@ -189,18 +190,18 @@ class Engine:
             raise ShapeError("`spikes`", f"[N={len(state.margin)}, channels]", f"N={len(signal)}")
         outputs = []
         for i, layer in enumerate(self._layers):
-            slots, bias = state.rings[i], layer.contacts.bias
+            slots, contacts = state.rings[i], layer.contacts
             now = state.step % slots.shape[1]
             ring.deliver(
                 signal, layer.ring_weights, layer.ring_delays, slots, now,
-                layer.contacts.fan_out, layer.contacts.counted, state.synaptic_operations[:, i],
+                contacts.fan_out, contacts.counted, state.synaptic_operations[:, i],
             )  # fmt: skip
             signal = np.empty(
                 (len(signal), layer.outputs), np.uint8 if layer.spiking else self.dtype
             )
             ring.advance(
-                slots, now, bias, layer.membrane, layer.spiking, state.voltages[i], signal,
-                state.neuron_updates[:, i], state.margin,
+                slots, now, contacts.scale, contacts.bias, layer.membrane, layer.spiking,
+                state.voltages[i], signal, state.neuron_updates[:, i], state.margin,
             )  # fmt: skip
             outputs.append(signal)
             if i < len(self._layers) - 1:
@@ -230,19 +231,20 @@ class _CompiledLayer:
     """A layer in the forms the kernels read."""
 
     def __init__(self, layer: Layer, dtype: type[np.floating], counted: bool) -> None:
-        weights, delays, neuron = layer.real_weights, layer.delays, layer.neuron
-        size = layer.in_features * layer.kernel_count
+        neuron, scale = layer.neuron, layer.weight_scale
+        outputs, size = layer.out_features, layer.in_features * layer.kernel_count
         padding = [(0, 0), (0, -size % kernels.GROUP)]
         source = np.repeat(np.arange(layer.in_features), layer.kernel_count)
-        self.outputs = layer.out_features
+        self.outputs = outputs
         self.spiking = isinstance(neuron, LIF)
         self.contacts = kernels.Contacts(
-            weights=np.pad(weights.reshape(self.outputs, size).astype(dtype), padding),
-            delays=np.pad(delays.reshape(self.outputs, size).astype(np.uint16), padding),
+            weights=np.pad(layer.weights.reshape(outputs, size).astype(dtype), padding),
+            delays=np.pad(layer.delays.reshape(outputs, size).astype(np.uint16), padding),
             source=np.pad(source, padding[1]),
+            scale=np.ones(outputs, dtype) if scale is None else scale.astype(dtype),
             bias=layer.bias.astype(dtype),
-            fan_out=np.count_nonzero(weights, axis=(0, 2)),
-            reach=int(delays.max()),
+            fan_out=np.count_nonzero(layer.real_weights, axis=(0, 2)),
+            reach=int(layer.delays.max()),
             counted=counted,
         )
         reset = neuron.v_reset if isinstance(neuron, LIF) else None
@@ -253,7 +255,7 @@ class _CompiledLayer:
             soft=reset is None,
             decay_input=neuron.decay_input,
         )
-        self._weights, self._delays, self._dtype = weights, delays, dtype
+        self._weights, self._delays, self._dtype = layer.weights, layer.delays, dtype
 
     @cached_property
     def ring_weights(self) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The meaning of network.json in plain numpy: slow, obvious, and what the fast engine must equal.
 
-Sums run over inputs, then contacts, in ascending order, starting from the bias.
+Sums run over inputs, then contacts, in ascending order; then `weight_scale` is multiplied in, once,
+and the bias added.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ def simulate(
 
 
 def _current(layer: Layer, signal: np.ndarray) -> np.ndarray:
-    """`I[n, t, o] = bias[o] + sum over i, k of weights[o, i, k] * signal[n, t - d, i]`."""
+    """`bias[o] + scale[o] * (sum over i, k of weights[o, i, k] * signal[n, t - d, i])`."""
     samples, steps, inputs = signal.shape
-    weights = layer.real_weights.astype(signal.dtype)
-    current = np.empty((samples, steps, layer.out_features), signal.dtype)
-    current[:] = layer.bias
+    weights = layer.weights.astype(signal.dtype)
+    total = np.zeros((samples, steps, layer.out_features), signal.dtype)
     for o in range(layer.out_features):
         for i in range(inputs):
             for k in range(layer.kernel_count):
                 d = layer.delays[o, i, k]
-                current[:, d:, o] += weights[o, i, k] * signal[:, : max(steps - d, 0), i]
-    return current
+                total[:, d:, o] += weights[o, i, k] * signal[:, : max(steps - d, 0), i]
+    scale = np.ones_like(layer.bias) if layer.weight_scale is None else layer.weight_scale
+    return layer.bias.astype(signal.dtype) + scale.astype(signal.dtype) * total
 
 
 def _neurons(layer: Layer, current: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ def deliver(signal, weights, delays, ring, now, fan_out, counted, operations):
 
 
 @compiled
-def advance(ring, now, bias, membrane, spiking, voltage, output, updates, margin):
+def advance(ring, now, scale, bias, membrane, spiking, voltage, output, updates, margin):
     """One step of the neurons; empties the ring's slot for the step `D + 1` later.
 
     A neuron at rest that receives nothing is skipped: it would stay exactly at rest.
@@ -42,8 +42,8 @@ def advance(ring, now, bias, membrane, spiking, voltage, output, updates, margin
     rest, threshold = membrane.rest, membrane.threshold
     for n in range(samples):
         for o in range(outputs):
-            v, current = voltage[n, o], ring[n, now, o]
-            ring[n, now, o] = bias[o]
+            v, current = voltage[n, o], bias[o] + scale[o] * ring[n, now, o]
+            ring[n, now, o] = 0
             if v == rest and current == 0:
                 output[n, o] = 0 if spiking else v
                 if spiking:

@@ -26,6 +26,7 @@ from snn_delays.network_format.arrays import (
     read_integers,
     read_numbers,
     refusal,
+    shown,
 )
 
 FORMAT: Final = "snn-delays/network"
@@ -44,7 +45,14 @@ def _nested(item: str, axes: int) -> dict[str, Any]:
 
 
 _DELAYS = {"anyOf": [_nested("integer", 3), _nested("integer", 1)]}
-_SCALE = {"anyOf": [{"type": "number"}, _nested("number", 1), {"type": "null"}]}
+_NOT_NEGATIVE = {"type": "number", "minimum": 0}
+_SCALE = {
+    "anyOf": [
+        _NOT_NEGATIVE,
+        {"type": "array", "minItems": 1, "items": _NOT_NEGATIVE},
+        {"type": "null"},
+    ]
+}
 
 
 def _encodable(text: str) -> str:
@@ -101,13 +109,14 @@ Neuron = Annotated[LIF | LI, Field(discriminator="model")]
 class Layer(_Part):
     """One delayed linear map and its neurons.
 
-    `I[o, t] = bias[o] + sum over i, k of weights[o, i, k] * s[i, t - delays[o, i, k]]`.
+    `I[o, t] = bias[o] + scale[o] * sum over i, k of weights[o, i, k] * s[i, t - delays[o, i, k]]`,
+    `scale` being `weight_scale`, or 1: sums of integers are exact in any order.
 
     Attributes:
         delays: int64 `[out, in, k]` in steps, `0 .. max_delay`; a read-only broadcast view where
             the file stores one delay per input (`axonal`) or per output (`dendritic`).
         weights: float64 `[out, in, k]` as stored; see `real_weights`.
-        weight_scale: None, or float64 `[out]`; then `weights` are whole numbers.
+        weight_scale: None, or float64 `[out]` from 0; then `weights` are whole numbers.
         bias: float64 `[out]`.
     """
 
@@ -171,6 +180,10 @@ class Layer(_Part):
             path = f"`weights{index_path(bad)}` = {weights[bad]}"
             raise refusal("", "absent where weights are not whole numbers", f"it beside {path}")
         scale = read_numbers(value)
+        bad = first_index(scale < 0)
+        if bad is not None:
+            remedy = "Put the sign into `weights`."
+            raise refusal(index_path(bad), "at least 0", f"{scale[bad]:g}", remedy)
         scale = (
             np.full(len(weights), scale) if not scale.ndim else _shaped(scale, weights.shape[:1])
         )
@@ -222,7 +235,19 @@ class Readout(_Part):
     """How the last layer's output `[T, classes]` becomes scores; the largest is the answer."""
 
     kind: Literal["softmax_sum", "max", "mean", "last", "spike_count"]
-    classes: list[Text] = Field(min_length=1, max_length=MAX_FEATURES)
+    classes: list[Text] = Field(
+        min_length=1, max_length=MAX_FEATURES, json_schema_extra={"uniqueItems": True}
+    )
+
+    @field_validator("classes", mode="after")
+    @classmethod
+    def _each_name_once(cls, value: list[str]) -> list[str]:
+        first: dict[str, int] = {}
+        for i, name in enumerate(value):
+            if first.setdefault(name, i) != i:
+                expected = f"a name of its own, other than `classes[{first[name]}]`"
+                raise refusal(f"[{i}]", expected, shown(name))
+        return value
 
 
 class Network(_Part):

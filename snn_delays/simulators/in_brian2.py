@@ -71,14 +71,18 @@ def _neurons(brian2: Any, layer: Layer, late: int, clock: Any) -> Any:
         spiking = {"threshold": "v >= threshold", "reset": reset}
     group = brian2.NeuronGroup(
         layer.out_features,
-        "v : 1\nx : 1\nbias : 1 (constant)",
+        "v : 1\nx : 1\nscale : 1 (constant)\nbias : 1 (constant)",
         namespace=names,
         clock=clock,
         **spiking,
     )
-    group.v, group.x, group.bias = names["rest"], layer.bias, layer.bias
-    charge = "v + (x - (v - rest)) / tau" if neuron.decay_input else "v - (v - rest) / tau + x"
-    group.run_regularly(f"v = {charge}\nx = bias", when=f"update{late}", clock=clock)
+    group.v, group.bias = names["rest"], layer.bias
+    group.scale = 1.0 if layer.weight_scale is None else layer.weight_scale
+    current = "(bias + scale * x)"  # the sum of integer weights is exact, then scaled once
+    charge = f"v - (v - rest) / tau + {current}"
+    if neuron.decay_input:
+        charge = f"v + ({current} - (v - rest)) / tau"
+    group.run_regularly(f"v = {charge}\nx = 0", when=f"update{late}", clock=clock)
     if spiking:
         group.thresholder["spike"].when = f"threshold{late}"
         group.resetter["spike"].when = f"reset{late}"
@@ -87,13 +91,13 @@ def _neurons(brian2: Any, layer: Layer, late: int, clock: Any) -> Any:
 
 def _synapses(brian2: Any, layer: Layer, source: Any, group: Any, late: int, clock: Any) -> Any:
     """One Brian2 synapse for each weight that is not 0; None where there is none."""
-    outputs, inputs, contacts = np.nonzero(layer.real_weights)
+    outputs, inputs, contacts = np.nonzero(layer.weights)
     if not len(outputs):
         return None
     synapses = brian2.Synapses(source, group, "w : 1", on_pre="x_post += w", clock=clock)
     synapses.pre.when = f"synapses{late}"
     synapses.connect(i=inputs, j=outputs)
-    synapses.w = layer.real_weights[outputs, inputs, contacts]
+    synapses.w = layer.weights[outputs, inputs, contacts]
     synapses.delay = layer.delays[outputs, inputs, contacts] * brian2.ms
     return synapses
 

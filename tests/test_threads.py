@@ -1,0 +1,53 @@
+"""Ranges of clips cover all clips once, in order, whatever the number of threads."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+import torch
+
+from snn_delays.threads import over_clips
+
+
+@pytest.fixture
+def threads():
+    """Sets torch's number of threads; put back afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def covered(names, first, last):
+    return names[first:last]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("clips", [0, 1, 2, 7, 16])
+def test_every_clip_is_visited_once(threads, count, clips):
+    threads(count)
+    parts = over_clips(covered, clips, list(range(clips)))
+    assert [clip for part in parts for clip in part] == list(range(clips))
+    assert len(parts) == max(1, min(count, clips))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_a_failing_loop_is_heard(threads):
+    threads(2)
+    with pytest.raises(ZeroDivisionError):
+        over_clips(lambda first, last: 1 // first, 4)
+
+
+def visited(clips):
+    torch.set_num_threads(2)
+    return sum(map(len, over_clips(covered, clips, range(clips))))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
+def test_a_forked_process_has_threads_of_its_own(threads):
+    threads(2)
+    over_clips(covered, 4, range(4))
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        assert pool.submit(visited, 5).result(timeout=60) == 5
