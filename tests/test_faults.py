@@ -15,7 +15,7 @@ import torch
 from test_keeping import WORDS, results, resume
 from tiny import FLAGS, tiny_recipe
 
-from snn_delays import data, memory, training
+from snn_delays import memory, training
 from snn_delays.data.hdf5 import write_events
 from snn_delays.errors import MachineFault, RecipeError
 from snn_delays.faults import disk_sentence, is_out_of_memory
@@ -253,29 +253,6 @@ def test_faults_are_known_by_what_they_say():
         "No space left on device: a"
     )
     assert disk_sentence(OSError("odd\nand long")) == "odd"
-
-
-def test_a_worker_of_a_data_loader_that_dies_is_noticed(shd_folder):
-    """torch's own loader over our data set: killed workers raise, they do not hang."""
-    clips = data.load("shd", "train", data_dir=shd_folder)
-    loader = torch.utils.data.DataLoader(_Dying(clips), num_workers=1, collate_fn=data.collate)
-    with pytest.raises(RuntimeError, match=r"worker .* (killed by signal|exited unexpectedly)"):
-        list(loader)
-
-
-class _Dying(torch.utils.data.Dataset):
-    """Clips whose third one kills the process that asks for it."""
-
-    def __init__(self, clips):
-        self.clips = clips
-
-    def __len__(self):
-        return len(self.clips)
-
-    def __getitem__(self, index):
-        if index == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.clips[index]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
