@@ -17,7 +17,7 @@ from tiny import FLAGS, tiny_recipe
 
 from snn_delays import memory, training
 from snn_delays.data.hdf5 import write_events
-from snn_delays.errors import MachineFault, RecipeError
+from snn_delays.errors import DataWriteError, MachineFault, RecipeError
 from snn_delays.faults import disk_sentence, is_out_of_memory
 from snn_delays.networks import DelaySNN
 from snn_delays.runs import RunFolder
@@ -285,9 +285,9 @@ def test_signals_stop_any_command_with_a_sentence(call, tmp_path, monkeypatch, n
     assert signal.getsignal(number) is before
 
 
-def test_writing_spikes_to_a_bad_place_is_one_sentence(tmp_path):
+def test_writing_spikes_to_a_bad_place_is_a_fault_of_the_disk(tmp_path):
     from data_helpers import random_store
 
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"Not a directory|File exists"):
+    with pytest.raises(DataWriteError, match=r"cannot be written \((Not a directory|File exists)"):
         write_events(tmp_path / "file" / "a.h5", random_store(2))
