@@ -9,10 +9,11 @@ import typer
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import TerminalReporter, console, duration, percent
-from snn_delays.errors import Interrupted, RunError
+from snn_delays.errors import DataError, Interrupted, MachineFault, RunError
 
 if TYPE_CHECKING:
     from snn_delays.config import Recipe
+    from snn_delays.runs import RunFolder
 
 
 def train_command(
@@ -99,7 +100,7 @@ def train_to_folder(
     """Train, export and plot into a run folder; `output` None is quiet, `lines` False bars only."""
     from snn_delays.assembly import check_device
     from snn_delays.export import export_run
-    from snn_delays.plots import plot_run
+    from snn_delays.faults import explained
     from snn_delays.reporting import Reporter
     from snn_delays.training import train
 
@@ -116,17 +117,25 @@ def train_to_folder(
             reporter=reporter,
         )
         reporter.message("Exporting and plotting")
-        export_run(folder)
-        plot_run(folder, data_dir)
+        with explained(folder.how_to_go_on, str):
+            export_run(folder)
+            _plot(folder, data_dir)
     except KeyboardInterrupt as stop:
         if not folder.recipe_file.is_file():
             raise
-        raise Interrupted(
-            stop,
-            f"all that is done is kept in {folder.path}",
-            f"Go on with: snn-delays train --resume --out {folder.path}",
-        ) from None
+        raise Interrupted(stop, remedy=folder.how_to_go_on()) from None
     return summary
+
+
+def _plot(folder: RunFolder, data_dir: Path | None) -> None:
+    from snn_delays.plots import plot_run
+
+    try:
+        plot_run(folder, data_dir)
+    except DataError as error:  # the data has gone meanwhile
+        raise MachineFault(
+            f"The run in {folder.path} is finished, but one picture is missing: {error}"
+        ) from error
 
 
 def report(summary: dict[str, Any], path: Path, output: Any) -> None:
