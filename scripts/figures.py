@@ -1,4 +1,4 @@
-"""The pictures of the README and the site, drawn from run folders and a benchmark's results.
+"""The pictures of the README and the site, drawn from a study's folder and a benchmark's results.
 
 `python scripts/figures.py runs/compare-... --bench step.json -o scripts/docs/figures` also writes
 their captions, which name data, seeds and commit; a test holds the README to them.
@@ -7,39 +7,40 @@ their captions, which name data, seeds and commit; a test holds the README to th
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from scipy.stats import t as student
 
 from snn_delays import RunFolder, load_trained
 from snn_delays.assembly import load_held_out
 from snn_delays.atomic import write_json
+from snn_delays.compare.plan import load_study
+from snn_delays.compare.statistics import spread
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers
 from snn_delays.plots import raster, save_figure
-from snn_delays.runs import Record
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9730d", "#9a9a9a"
-NAMES = {"none": "no delays", "fixed": "fixed random", "learned": "learned"}
 
 
 def main() -> None:
     """Draw what the arguments allow, and write the captions."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="?", help="folder below which finished runs lie")
+    parser.add_argument("study", type=Path, nargs="?", help="folder of `snn-delays compare`")
     parser.add_argument("--bench", type=Path, nargs="*", default=[], help="train_step.py --json")
     parser.add_argument("--data-dir", type=Path, help="the runs' data (not for synthetic)")
     parser.add_argument("--clip", type=int, default=0, help="the clip of the raster")
     parser.add_argument("-o", "--output", type=Path, default=Path("scripts/docs/figures"))
     words = parser.parse_args()
     drawn = {"delay-layer.png": (delay_layer(), "What a delay layer does.")}
-    if words.runs is not None:
-        drawn |= of_runs(words.runs, words.data_dir, words.clip)
+    if words.study is not None:
+        drawn |= of_study(words.study, words.data_dir, words.clip)
     if words.bench:
         results = [json.loads(path.read_text("utf-8")) for path in words.bench]
         drawn["throughput.png"] = throughput(results)
@@ -52,80 +53,56 @@ def main() -> None:
     write_json(captions, known)
 
 
-def of_runs(folder: Path, data_dir: Path | None, clip: int) -> dict[str, tuple[Figure, str]]:
+def of_study(folder: Path, data_dir: Path | None, clip: int) -> dict[str, tuple[Figure, str]]:
     """Accuracy of the arms over all runs; delays and a raster of the first learned one."""
-    runs = {path: RunFolder(path).summary() for path in run_folders(folder)}
-    learned = [path for path, run in runs.items() if run["delays"] == "learned"]
-    first = RunFolder(min(learned, key=lambda path: runs[path]["seed"]))
+    study = load_study(folder)
+    with open(folder / "results.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    first = RunFolder(folder / f"learned-seed{study.recipe.seed}")
     net, recipe, classes = load_trained(first)
-    one = source([first.summary()])
-    clips = load_held_out(recipe, data_dir)
+    summary = first.summary()
+    about = f"data {recipe.dataset}, recipe {recipe.name}, {recipe.epochs} epochs"
+    commit = f"commit {str(summary['git_commit'])[:7]}"
+    one = f"{about}, seed {recipe.seed}, {commit}"
+    every = f"{about}, {study.seeds} seeds, {commit}"
     return {
-        "arms.png": arms(list(runs.values())),
+        "arms.png": arms(study.arms, rows, summary["chance"], every),
         "delays.png": (
             delays(net),
             f"Delays of each layer before and after learning, and where each one went ({one}).",
         ),
         "raster.png": (
-            raster(net, clips, clip, classes),
+            raster(net, load_held_out(recipe, data_dir), clip, classes),
             f"A held-out clip in the rounded network: input, hidden spikes, answer ({one}).",
         ),
     }
 
 
-def run_folders(folder: Path) -> list[Path]:
-    """The finished runs below `folder`."""
-    found = sorted(path.parent for path in folder.rglob("summary.json"))
-    if not found:
-        raise SystemExit(f"No finished run (summary.json) lies below {folder}.")
-    return found
-
-
-def source(runs: list[Record]) -> str:
-    """Where figures come from: data, recipe, seeds, epochs, commit."""
-    seeds = sorted({run["seed"] for run in runs})
-    many = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    commits = sorted({str(run["git_commit"])[:7] for run in runs})
-    epochs = sorted({run["epochs"] for run in runs})
-    return (
-        f"data {runs[0]['dataset']}, recipe {runs[0]['recipe']}, "
-        f"{'/'.join(map(str, epochs))} epochs, {many}, commit {'/'.join(commits)}"
-    )
-
-
-def arms(runs: list[Record]) -> tuple[Figure, str]:
-    """Accuracy with integer delays: each seed, the mean, and Student's 95 % interval of it."""
-    metric = "valid_accuracy" if any(r["test_accuracy"] is None for r in runs) else "test_accuracy"
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+def arms(
+    names: Sequence[str], rows: list[dict[str, str]], chance: float, about: str
+) -> tuple[Figure, str]:
+    """Accuracy with integer delays: each seed, the mean, and the study's 95 % interval of it."""
+    metric = "test_accuracy" if all(row["test_accuracy"] for row in rows) else "valid_accuracy"
+    figure = Figure(figsize=(1.6 + 1.2 * len(names), 3.2), layout="constrained")
     axis = figure.subplots()
     words = []
-    present = [arm for arm in NAMES if any(run["delays"] == arm for run in runs)]
-    for place, arm in enumerate(present):
-        values = 100 * np.array([run[metric] for run in runs if run["delays"] == arm])
-        color = BLUE if arm == "learned" else ORANGE if arm == "fixed" else GREY
-        half = interval(values)
-        axis.errorbar(place, values.mean(), yerr=half, fmt="s", color=color, capsize=6, zorder=2)
-        axis.scatter(np.full(len(values), place + 0.16), values, s=12, color=color, alpha=0.6)
-        axis.annotate(
-            f"{values.mean():.1f} %", (place, values.mean()), (-12, 0), textcoords="offset points",
-            ha="right", va="center",
-        )  # fmt: skip
-        words.append(f"{NAMES[arm]} {values.mean():.1f} ± {half:.1f} %")
-    axis.axhline(100 * runs[0]["chance"], color="black", linestyle=":", linewidth=1)
-    axis.text(len(present) - 0.5, 100 * runs[0]["chance"] + 1.5, "chance", ha="right")
-    axis.set_xticks(range(len(present)), [NAMES[arm] for arm in present])
-    axis.set(xlim=(-0.6, len(present) - 0.4), ylim=(0, 101))
-    axis.set_ylabel(f"{metric.split('_')[0]} accuracy, integer delays (%)")
-    caption = f"{'; '.join(words)}: mean and 95 % interval over seeds ({source(runs)})."
-    return figure, caption[0].upper() + caption[1:]
-
-
-def interval(values: np.ndarray) -> float:
-    """Half of Student's 95 % interval of the mean; 0 for a single value."""
-    if len(values) < 2:
-        return 0.0
-    factor = student.ppf(0.975, len(values) - 1)
-    return float(factor * values.std(ddof=1) / np.sqrt(len(values)))
+    for place, name in enumerate(names):
+        found = spread([100 * float(row[metric]) for row in rows if row["arm"] == name])
+        low, high = found.low or found.mean, found.high or found.mean
+        color = {"learned": BLUE, "fixed": ORANGE}.get(name, GREY)
+        whiskers = [[found.mean - low], [high - found.mean]]
+        axis.errorbar(place, found.mean, whiskers, fmt="s", color=color, capsize=6, zorder=2)
+        axis.scatter([place + 0.16] * len(found.values), found.values, s=12, color=color, alpha=0.6)
+        label, beside = f"{found.mean:.1f} %", {"textcoords": "offset points", "ha": "center"}
+        axis.annotate(label, (place, high), (0, 6), **beside)
+        words.append(f"{name} {found.mean:.1f} % ({low:.1f} to {high:.1f})")
+    axis.axhline(100 * chance, color="black", linestyle=":", linewidth=1)
+    axis.text(len(names) - 0.5, 100 * chance + 1.5, "chance", ha="right")
+    axis.set_xticks(range(len(names)), names)
+    axis.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 104))
+    axis.set_ylabel(f"{metric.split('_')[0]} accuracy,\ninteger delays (%)")
+    caption = f"Accuracy with integer delays: {', '.join(words)}; mean, 95 % interval ({about})."
+    return figure, caption
 
 
 @torch.no_grad()
