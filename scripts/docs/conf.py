@@ -46,6 +46,7 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "datasets/synthetic/card.md": "data-sets.md#synthetic-ten-melodies-told-apart-by-delays-only",
     "datasets": "data-sets.md",
+    "scripts/tour.ipynb": "../tour.ipynb",
     "../shd/card.md": "data-sets.md#shd-spiking-heidelberg-digits",
 }
 """Where the site has what the repository's files link to."""
