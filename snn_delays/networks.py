@@ -95,8 +95,9 @@ class DelaySNN(nn.Module):
         delays: `learned`, `fixed` or `none` (see `DelayLinear`).
         granularity: `synaptic`, `axonal` or `dendritic` (see `DelayLinear`).
         bias: a learnable bias in every delay layer (batch norm has its own).
-        tau, v_threshold, v_reset, decay_input, learn_tau, surrogate, surrogate_alpha,
-            detach_reset: see `neurons.lif`; the readout shares `decay_input`.
+        tau, v_threshold, v_reset, decay_input, learn_tau, detach_reset: see `neurons.lif`; the
+            readout shares `decay_input`.
+        surrogate, surrogate_alpha: shape and steepness of the surrogate gradient.
         readout_tau: the readout's time constant in steps; `tau` when None.
         dropout: probability to silence a hidden neuron for a whole clip, in training.
         readout: `softmax_sum`, `max`, `mean` or `last` (see `class_scores`).
