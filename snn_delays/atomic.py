@@ -23,8 +23,8 @@ _TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}\.tmp(\.[^.]*)?")  # the names that `
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it over `path`.
 
-    On any exception the temporary file is removed and `path` is left as it was.
-    The folder is made if it is missing.
+    On any exception the temporary file is removed and `path` is left as it was. A fault of the disk
+    is an OSError that names `path`. The folder is made if it is missing.
     """
     with replacing_all([path]) as (temporary,):
         yield temporary
@@ -57,11 +57,26 @@ def replacing_all(paths: Iterable[str | os.PathLike[str]]) -> Iterator[list[Path
         for temporary in temporaries:
             with suppress(OSError):
                 temporary.unlink()
-        if isinstance(error, OSError) and error.filename is not None:
-            known = temporaries.get(Path(os.fsdecode(error.filename)))
-            if known is not None:
-                error.filename, error.filename2 = str(known), None  # the name the user knows
+        if isinstance(error, Exception):
+            _name_the_file(error, temporaries)
         raise
+
+
+def _name_the_file(error: Exception, temporaries: dict[Path, Path]) -> None:
+    """Let a fault of the disk be an OSError with the name that the user knows.
+
+    safetensors and HDF5 mention the system's number only in their text, and a full disk no name.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        if error.filename is None:
+            error.filename = ", ".join(map(str, temporaries.values())) or None
+            return
+        known = temporaries.get(Path(os.fsdecode(error.filename)))
+        if known is not None:
+            error.filename, error.filename2 = str(known), None
+    elif found := re.search(r"(?:os error|errno =) (\d+)", str(error)):
+        number, (final, *_) = int(found[1]), temporaries.values()
+        raise OSError(number, os.strerror(number), str(final)) from error
 
 
 def _flush_folder(folder: Path) -> None:

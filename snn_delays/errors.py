@@ -49,6 +49,12 @@ class MissingSplitError(DataError):
     """The file of one split is not there, so that split cannot be used; the others may be."""
 
 
+class DataWriteError(DataError):
+    """A data file or a cache cannot be written: a fault of the disk, not of input."""
+
+    exit_code = 1
+
+
 class NetworkFormatError(SnnDelaysError):
     """A network.json does not follow the format; the message names the field's path."""
 
@@ -59,6 +65,12 @@ class RunError(SnnDelaysError):
 
 class TrainingError(SnnDelaysError):
     """Training could not go on: a fault of the run (a loss that is not finite), not of input."""
+
+    exit_code = 1
+
+
+class MachineFault(SnnDelaysError):
+    """Memory or the disk gave out: a fault of the machine, not of input."""
 
     exit_code = 1
 

@@ -14,13 +14,14 @@ node, norse and spyx pass over it without a word.
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snn_delays.atomic import replacing
+from snn_delays.atomic import write_bytes
 from snn_delays.errors import NetworkFormatError, SnnDelaysError
 from snn_delays.network_format import LI, Layer, Network, parse
 
@@ -107,9 +108,9 @@ def _refuse_changed(expected: nir.NIRGraph, found: nir.NIRGraph) -> None:
 
 def save_nir(network: Network, path: str | Path) -> None:
     """Write the network as a NIR file (HDF5), atomically; see `to_nir`."""
-    graph = to_nir(network)
-    with replacing(path) as temporary:
-        _nir().write(temporary, graph)
+    image = io.BytesIO()  # HDF5 itself keeps silent about a disk that is full
+    _nir().write(image, to_nir(network))
+    write_bytes(path, image.getvalue())
 
 
 def load_nir(path: str | Path) -> Network:

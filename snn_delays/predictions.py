@@ -5,7 +5,10 @@ Needs no torch for an .npz of clips; spike files are binned with it.
 
 from __future__ import annotations
 
+import lzma
+import math
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,10 +18,13 @@ from numpy.typing import NDArray
 from snn_delays.atomic import replacing
 from snn_delays.engine import Network
 from snn_delays.errors import DataError
+from snn_delays.memory import total_bytes
 
 Predictions = dict[str, NDArray[np.generic]]
 
 _BATCH = 256
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_UNREADABLE += (NotImplementedError, RuntimeError, KeyError, TypeError, AttributeError, MemoryError)
 
 
 def predict(network: Network, batches: Iterable[NDArray[np.generic]], spikes: bool) -> Predictions:
@@ -101,15 +107,32 @@ def clips_from_npz(path: str | Path) -> list[NDArray[np.generic]]:
             if "x" not in file.files:
                 found = ", ".join(file.files) or "nothing"
                 raise DataError(f"{path} has no array `x` [N, steps, channels]; it holds {found}")
+            _refuse_huge(path, file.zip)
             x = file["x"]
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    except DataError:
+        raise
+    except _UNREADABLE as error:
+        reason = getattr(error, "strerror", None) or (str(error) or "damaged").splitlines()[0]
         raise DataError(f"{path} cannot be read as an .npz file ({reason})") from error
     if x.ndim != 3 or len(x) == 0:
         raise DataError(f"`x` of {path}", "[N, steps, channels] with N at least 1", list(x.shape))
     return [x[start : start + _BATCH] for start in range(0, len(x), _BATCH)]
+
+
+def _refuse_huge(path: str | Path, archive: zipfile.ZipFile) -> None:
+    """Refuse an array that this machine cannot hold, by what it says of itself, unread."""
+    with archive.open("x.npy") as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0
+        shape, _, dtype = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(
+            member
+        )
+    size, most = dtype.itemsize * math.prod(shape), total_bytes("cpu") // 2
+    if size > most:
+        raise DataError(
+            f"`x` of {path} takes {size / 2**30:.1f} GiB, more than half of this machine's memory",
+            remedy="Split it into several files.",
+        )
 
 
 def clips_from_events(path: str | Path, network: Network) -> Iterator[NDArray[np.generic]]:

@@ -81,6 +81,13 @@ class RunFolder:
         for place in (self.path, self.plots):
             remove_leftovers(place)
 
+    def how_to_go_on(self) -> str:
+        """For messages: where the state of a stopped run is, and the command that resumes it."""
+        return (
+            f"All that is done is kept in {self.path}. "
+            f"Go on with: snn-delays train --resume --out {self.path}"
+        )
+
     def start(self, recipe: Recipe) -> None:
         """Make the folder, with the recipe in it."""
         write_text(self.recipe_file, recipe.to_toml())

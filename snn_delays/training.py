@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from snn_delays import checkpoint as ckpt
+from snn_delays import faults, memory
 from snn_delays.allocator import keep_freed_memory
 from snn_delays.assembly import Splits, load_splits, network_from_recipe, start_from
 from snn_delays.config import Recipe
@@ -29,10 +30,11 @@ from snn_delays.errors import TrainingError
 from snn_delays.evaluation import evaluate
 from snn_delays.keeping import Keeper
 from snn_delays.networks import DelaySNN
-from snn_delays.nn import clamp_delays, delay_layers, delay_statistics, round_delays, set_sigma
+from snn_delays.nn import clamp_delays, delay_statistics, round_delays, set_sigma
 from snn_delays.optimisation import Optimisation, sigma_at
 from snn_delays.reporting import Reporter
-from snn_delays.runs import Record, RunFolder, git_commit, versions
+from snn_delays.runs import Record, RunFolder
+from snn_delays.summary import device_name, summarise
 
 
 def train(
@@ -61,29 +63,67 @@ def train(
     Raises:
         DataError: data is missing or damaged.
         RunError: the folder is in the way, or its run has another recipe.
+        RecipeError: the run cannot fit into memory.
         TrainingError: the loss or a gradient became infinite or not a number.
+        MachineFault: memory or the disk gave out; the message says what is kept.
         KeyboardInterrupt: Ctrl-C or (as `Terminated`) SIGTERM; the state is saved first.
     """
     began = time.perf_counter()
-    reporter = reporter or Reporter()
     device = device if world is None else str(world.device)
     keep_freed_memory()
     folder.check(recipe, resume)
-    reporter.message(f"Reading {recipe.dataset}")
-    splits = load_splits(recipe, data_dir, device)
-    torch.manual_seed(_seed(recipe.seed, 0))
-    net = network_from_recipe(recipe, splits.train.channels, len(splits.train.classes)).to(device)
-    if recipe.init is not None:
-        start_from(net, recipe.init)
+    limit, free = memory.total_bytes(device), memory.free_bytes(device)
+
+    def kept() -> str:
+        return folder.how_to_go_on() if folder.checkpoint_file.exists() else ""
+
+    def smaller_batch() -> str:
+        return memory.advice(memory.fitting_batch(recipe, *sizes, free))
+
+    sizes = (recipe.steps, 1)  # channels and classes, until the data says
+    with faults.explained(kept, smaller_batch):
+        reporter = reporter or Reporter()
+        reporter.message(f"Reading {recipe.dataset}")
+        splits = load_splits(recipe, data_dir, device)
+        sizes = (splits.train.channels, len(splits.train.classes))
+        together = min(recipe.batch_size, len(splits.train))
+        clips = together if world is None else math.ceil(together / world.size)
+        memory.refuse_too_large(recipe, *sizes, clips, device, limit)
+        torch.manual_seed(_seed(recipe.seed, 0))
+        net = network_from_recipe(recipe, *sizes).to(device)
+        if recipe.init is not None:
+            start_from(net, recipe.init)
+        progress, seconds = _train_epochs(net, splits, recipe, folder, resume, reporter, world)
+        reporter.message("Testing the chosen network")
+        ckpt.load_model_state(net, progress.best, folder.checkpoint_file)
+        facts = {"epoch": progress.best_epoch, "classes": list(splits.train.classes)}
+        ckpt.save_tensors(folder.model_file, ckpt.model_state(net), facts)
+        summary = summarise(net, splits, recipe, progress, world)
+        summary["wall_seconds"] = round(seconds + time.perf_counter() - began, 3)
+        summary["device"] = device_name(device)
+        folder.write_summary(summary)
+    return summary
+
+
+def _train_epochs(
+    net: DelaySNN,
+    splits: Splits,
+    recipe: Recipe,
+    folder: RunFolder,
+    resume: bool,
+    reporter: Reporter,
+    world: World | None,
+) -> tuple[ckpt.Progress, float]:
+    """All epochs, or those that an earlier session left; also the seconds which that one took."""
     optimisation = Optimisation(net, recipe)
     folder.remove_leftovers()
     if not resume:
         folder.start(recipe)
-    progress, earlier = ckpt.Progress(), 0.0
+    progress = ckpt.Progress()
     if resume and folder.checkpoint_file.exists():
         progress = ckpt.load_progress(folder.checkpoint_file, net, optimisation)
-        earlier = progress.seconds
         folder.write_metrics(progress.history)  # they are written after the checkpoint
+    earlier = progress.seconds
     batches = math.ceil(len(splits.train) / recipe.batch_size)
     reporter.start(recipe.epochs, len(progress.history), batches)
     try:
@@ -103,15 +143,7 @@ def train(
                 reporter.epoch(record)
     finally:
         reporter.stop()
-    reporter.message("Testing the chosen network")
-    ckpt.load_model_state(net, progress.best, folder.checkpoint_file)
-    facts = {"epoch": progress.best_epoch, "classes": list(splits.train.classes)}
-    ckpt.save_tensors(folder.model_file, ckpt.model_state(net), facts)
-    summary = _summarise(net, splits, recipe, progress, world)
-    summary["wall_seconds"] = round(earlier + time.perf_counter() - began, 3)
-    summary["device"] = _device_name(device)
-    folder.write_summary(summary)
-    return summary
+    return progress, earlier
 
 
 def _seed(*numbers: int) -> int:
@@ -277,58 +309,3 @@ def _is_best(progress: ckpt.Progress, splits: Splits) -> bool:
     key = "valid_accuracy" if "valid_accuracy" in progress.history[-1] else "test_accuracy"
     scores = [record[key] for record in progress.history]
     return len(scores) == 1 or scores[-1] > max(scores[:-1])
-
-
-def _summarise(
-    net: DelaySNN,
-    splits: Splits,
-    recipe: Recipe,
-    progress: ckpt.Progress,
-    world: World | None,
-) -> Record:
-    """The result of a finished run: the chosen network, rounded and live, on valid and test."""
-    chosen = progress.history[progress.best_epoch - 1]
-    test: Record = {"test_accuracy": None, "test_accuracy_live": None, "test_clips": 0}
-    if splits.test is not None:
-        rounded = evaluate(round_delays(net), splits.test, recipe.batch_size, world)
-        live = evaluate(net, splits.test, recipe.batch_size, world)
-        test = {
-            "test_accuracy": rounded.accuracy,
-            "test_accuracy_live": live.accuracy,
-            "test_clips": len(splits.test),
-        }
-    trained = len(splits.train) * len(progress.history)
-    return {
-        "dataset": recipe.dataset,
-        "recipe": recipe.name,
-        "delays": recipe.delays,
-        "protocol": recipe.protocol,
-        "seed": recipe.seed,
-        "init": recipe.init,
-        "epochs": recipe.epochs,
-        "chosen_epoch": progress.best_epoch,
-        "parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
-        "synapses": sum(d.weight.numel() for d in delay_layers(net).values()),
-        "train_loss": chosen["train_loss"],
-        "train_accuracy": chosen["train_accuracy"],
-        "valid_accuracy": chosen.get("valid_accuracy"),
-        "valid_accuracy_live": chosen.get("valid_accuracy_live"),
-        **test,
-        "test_not_evaluated": splits.test_missing,
-        "train_clips": len(splits.train),
-        "valid_clips": len(splits.choosing or ()) if recipe.protocol == "valid" else 0,
-        "chance": 1.0 / len(splits.train.classes),
-        "dropped_event_share": splits.train.dropped_share,
-        "data": splits.train.metadata,
-        "delay_statistics": {n: asdict(s) for n, s in delay_statistics(net).items()},
-        "samples_per_second": round(trained / progress.training_seconds, 2),
-        "versions": versions(),
-        "processes": 1 if world is None else world.size,
-        "threads": torch.get_num_threads(),
-        "git_commit": git_commit(),
-    }
-
-
-def _device_name(device: str) -> str:
-    """`cpu`, or the name of the GPU."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"

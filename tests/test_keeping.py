@@ -116,7 +116,7 @@ def test_ctrl_c_keeps_the_batches_and_says_so(whole, tmp_path):
     time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
     assert killed.finish(process) == 130
-    assert "Stopped by Ctrl-C; all that is done is kept" in log.read_text()
+    assert "Stopped by Ctrl-C. All that is done is kept" in log.read_text()
     resume(run, log)
     assert results(run) == expected
 

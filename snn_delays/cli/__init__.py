@@ -17,6 +17,7 @@ import snn_delays
 from snn_delays.cli import compare, data, evaluate, export, plot, run, train, verify
 from snn_delays.cli.console import error_console
 from snn_delays.errors import Interrupted, SnnDelaysError
+from snn_delays.faults import disk_sentence, is_out_of_memory
 from snn_delays.signals import Signals
 
 
@@ -88,9 +89,11 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, SnnDelaysError):
         return error.exit_code, str(error)
     if isinstance(error, OSError):
-        return 1, f"{error.strerror or error}: {error.filename or 'while reading or writing'}"
-    name = type(error).__name__  # a bug of ours: a line, and the traceback on request
-    return 1, f"Internal error ({name}: {error}). Add --debug after snn-delays for more."
+        return 1, f"{disk_sentence(error)}."
+    if is_out_of_memory(error):
+        return 1, "Memory ran out. Close other programs, or give this one less to do."
+    said = f"{type(error).__name__}: {error}".split("\n")[0]
+    return 1, f"Internal error ({said}). Please report it with what snn-delays --debug … prints."
 
 
 def _escaped(text: str) -> str:

@@ -86,6 +86,7 @@ def compare_command(
     Ends with a report (report.html, report.md, results.csv).
     """
     from snn_delays.compare.plan import make_cells, make_jobs
+    from snn_delays.compare.report import write_report
     from snn_delays.compare.results import collect
     from snn_delays.compare.study import check_folder
     from snn_delays.runs import default_folder
@@ -110,6 +111,8 @@ def compare_command(
     results = collect(cells, outcome.finished)
     _print_table(results, study.seeds, output)
     output.print(f"Result: [bold]{folder / 'results.csv'}[/]")
+    for path in write_report(study, results, outcome.failed, folder):
+        output.print(f"Report: [bold]{path}[/]")
     if outcome.failed:
         listed = "; ".join(f"{job.name}: {error}" for job, error in outcome.failed)
         raise TrainingError(

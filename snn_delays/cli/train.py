@@ -9,11 +9,13 @@ import typer
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import TerminalReporter, console, duration, percent
-from snn_delays.errors import Interrupted, RunError
+from snn_delays.errors import DataError, Interrupted, MachineFault, RunError
 
 if TYPE_CHECKING:
     from snn_delays.config import Recipe
     from snn_delays.distributed import World
+    from snn_delays.reporting import Reporter
+    from snn_delays.runs import RunFolder
 
 
 def train_command(
@@ -79,7 +81,7 @@ def train_command(
     shown = None if quiet else output
     with leading(device, resolved, folder, resume) as world:
         summary = train_to_folder(
-            resolved, folder, data_dir, device, resume, shown, tensorboard, world=world
+            resolved, folder, data_dir, device, resume, shown, tensorboard, world
         )
     report(summary, folder.path, output)
 
@@ -106,21 +108,16 @@ def train_to_folder(
     resume: bool,
     output: Any,
     tensorboard: bool = False,
-    lines: bool = True,
     world: World | None = None,
 ) -> dict[str, Any]:
-    """Train, export and plot into a run folder; `output` None is quiet, `lines` False bars only."""
+    """Train, export and plot into a run folder; `output` None is quiet."""
     from snn_delays.assembly import check_device
     from snn_delays.export import export_run
-    from snn_delays.plots import plot_run
-    from snn_delays.reporting import Reporters
+    from snn_delays.faults import explained
     from snn_delays.training import train
 
-    reporter = Reporters(
-        *([] if output is None else [TerminalReporter(output, lines)]),
-        *([_tensorboard(folder)] if tensorboard else []),
-    )
-    if output is not None and lines:
+    reporter = _reporter(folder, output, tensorboard)
+    if output is not None:
         output.print(f"Recipe [bold]{recipe.name}[/], {recipe.delays} delays → {folder.path}")
     try:
         summary = train(
@@ -133,23 +130,37 @@ def train_to_folder(
             world=world,
         )
         reporter.message("Exporting and plotting")
-        export_run(folder)
-        reporter.pictures(plot_run(folder, data_dir))
+        with explained(folder.how_to_go_on, str):
+            export_run(folder)
+            reporter.pictures(_plot(folder, data_dir))
     except KeyboardInterrupt as stop:
         if not folder.recipe_file.is_file():
             raise
-        raise Interrupted(
-            stop,
-            f"all that is done is kept in {folder.path}",
-            f"Go on with: snn-delays train --resume --out {folder.path}",
-        ) from None
+        raise Interrupted(stop, remedy=folder.how_to_go_on()) from None
     return summary
 
 
-def _tensorboard(folder: Any) -> Any:
-    from snn_delays.tensorboard import TensorBoardReporter
+def _reporter(folder: RunFolder, output: Any, tensorboard: bool) -> Reporter:
+    """What is told of the run: the terminal, TensorBoard, both or neither."""
+    from snn_delays.reporting import Reporters
 
-    return TensorBoardReporter(folder.tensorboard)
+    told: list[Reporter] = [] if output is None else [TerminalReporter(output)]
+    if tensorboard:
+        from snn_delays.tensorboard import TensorBoardReporter
+
+        told.append(TensorBoardReporter(folder.tensorboard))
+    return Reporters(*told)
+
+
+def _plot(folder: RunFolder, data_dir: Path | None) -> list[Path]:
+    from snn_delays.plots import plot_run
+
+    try:
+        return plot_run(folder, data_dir)
+    except DataError as error:  # the data has gone meanwhile
+        raise MachineFault(
+            f"The run in {folder.path} is finished, but one picture is missing: {error}"
+        ) from error
 
 
 def report(summary: dict[str, Any], path: Path, output: Any) -> None:

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from snn_delays.atomic import replacing
 from snn_delays.data.audio import read_wav
 from snn_delays.data.store import cache_folder
-from snn_delays.errors import DataError
+from snn_delays.errors import DataError, DataWriteError
 
 RATE = 16_000
 STEPS = 101
@@ -141,7 +141,7 @@ def open_frames(
         try:
             _write_frames(folder, clips, features, frames_file, index_file)
         except OSError as error:
-            raise DataError(
+            raise DataWriteError(
                 f"The frames of gsc cannot be written in {frames_file.parent} ({error.strerror})",
                 remedy="Set SNN_DELAYS_CACHE to a folder with room.",
             ) from error

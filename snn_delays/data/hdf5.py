@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import shutil
 import tempfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,10 +21,11 @@ from numpy.typing import NDArray
 from snn_delays.atomic import replacing_all
 from snn_delays.data.events import LARGEST_CHANNELS, LARGEST_TIME_US, EventStore
 from snn_delays.data.heap import check_ragged
-from snn_delays.errors import DataError
+from snn_delays.errors import DataError, DataWriteError
 
 _BLOCK = 1024  # clips read and checked at a time, which bounds the memory needed
 _WRITE_LIMIT_US = 16_000_000  # float32 seconds resolve single microseconds below 16 s
+_SMALL, _LARGEST_RATIO = 1 << 26, 100  # a .gz may unpack to 64 MiB, or to so many times its size
 _UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, SystemError)
 
 
@@ -52,9 +52,16 @@ def unpacked(path: Path, folder: Path) -> Iterator[Path]:
 
 
 def _decompress(path: Path, target: Any) -> None:
+    most = max(_SMALL, _LARGEST_RATIO * path.stat().st_size)
     try:
         with gzip.open(path) as packed:
-            shutil.copyfileobj(packed, target, 1 << 20)
+            while block := packed.read(1 << 20):
+                target.write(block)
+                if target.tell() > most:
+                    raise DataError(
+                        f"{path} unpacks to more than {_LARGEST_RATIO} times its size",
+                        remedy="No spike file does; fetch it again.",
+                    )
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
             f"{path} is damaged or cut short ({error})", remedy="Fetch it again."
@@ -268,7 +275,7 @@ def writable(paths: Collection[Path]) -> Iterator[list[Path]]:
         with replacing_all(paths) as files:
             yield files
     except OSError as error:  # a full disk gives no name
-        raise DataError(
+        raise DataWriteError(
             f"{error.filename or names} cannot be written ({error.strerror})"
         ) from error
 

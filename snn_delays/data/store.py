@@ -19,7 +19,7 @@ from snn_delays.atomic import remove_leftovers, replacing
 from snn_delays.data.events import EventStore
 from snn_delays.data.hdf5 import read_events, unpacked
 from snn_delays.data.sources import sidecar
-from snn_delays.errors import DataError
+from snn_delays.errors import DataError, DataWriteError
 
 __all__ = ["EventStore", "cache_folder", "open_store"]
 
@@ -73,7 +73,7 @@ def open_store(
                 events = read_events(plain, channels=channels, classes=classes, source=path.name)
             _write_store(packed, key, events)
         except OSError as error:
-            raise DataError(
+            raise DataWriteError(
                 f"{path.name} cannot be packed in the cache folder {folder} ({error.strerror})",
                 remedy="Set SNN_DELAYS_CACHE to a folder with room.",
             ) from error

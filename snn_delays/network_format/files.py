@@ -23,6 +23,7 @@ from snn_delays.network_format.arrays import shown
 from snn_delays.network_format.models import FORMAT, FORMAT_VERSION, Layer, Network
 
 MAX_BYTES = 128 * 2**20  # of JSON text, before and after decompression
+_MAX_LISTS = 2**24  # and objects; each takes up to 30 times its text once it is parsed
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -42,6 +43,8 @@ def load_network(source: str | os.PathLike[str] | bytes) -> Network:
     _check_size(name, len(data))
     if data.startswith(_GZIP_MAGIC):
         data = _decompress(name, data)
+    if data.count(b"[") + data.count(b"{") > _MAX_LISTS:
+        raise NetworkFormatError(f"{name}: more than {_MAX_LISTS} lists and objects")
     return parse(_decode(name, data), name)
 
 

@@ -1,0 +1,47 @@
+"""Faults of the machine as one sentence each: memory that runs out, a disk that refuses.
+
+They end a command with exit code 1; bad input ends it with 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from snn_delays.errors import MachineFault
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether numpy, Python, or torch on any device could not get memory."""
+    if isinstance(error, MemoryError):
+        return True
+    # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator has no class of its own
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in said or "allocate memory" in said or "not enough memory" in said
+    )
+
+
+def disk_sentence(error: OSError) -> str:
+    """`No space left on device: runs/a/last.ckpt`, as far as the error knows."""
+    said = (error.strerror or str(error) or type(error).__name__).split("\n")[0]
+    return f"{said}: {error.filename}" if error.filename else said
+
+
+@contextmanager
+def explained(kept: Callable[[], str], short_of_memory: Callable[[], str]) -> Iterator[None]:
+    """Turn faults of the machine into `MachineFault`.
+
+    Args:
+        kept: says what is safe, once a fault has come.
+        short_of_memory: says what to change where memory ran out.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise MachineFault(disk_sentence(error), remedy=kept()) from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        remedy = f"{short_of_memory()} {kept()}".strip()
+        raise MachineFault("Memory ran out", remedy=remedy) from error
