@@ -23,7 +23,14 @@ from snn_delays.memory import total_bytes
 Predictions = dict[str, NDArray[np.generic]]
 
 _BATCH = 256
-_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_UNREADABLE: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 _UNREADABLE += (NotImplementedError, RuntimeError, KeyError, TypeError, AttributeError, MemoryError)
 
 
