@@ -13,6 +13,8 @@ from snn_delays.errors import DataError, Interrupted, MachineFault, RunError
 
 if TYPE_CHECKING:
     from snn_delays.config import Recipe
+    from snn_delays.distributed import World
+    from snn_delays.reporting import Reporter
     from snn_delays.runs import RunFolder
 
 
@@ -39,6 +41,7 @@ def train_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
     ] = False,
+    tensorboard: opt.TensorBoardOption = False,
     quiet: opt.QuietOption = False,
 ) -> None:
     """Train a network, round its delays, test it and export it.
@@ -46,9 +49,14 @@ def train_command(
     Without options: the built-in task, in about a minute. For Spiking Heidelberg Digits:
     [bold]snn-delays train --dataset shd --data-dir DIR[/bold]
     """
+    from snn_delays.cli.spread import follow, leading
     from snn_delays.config import parse_overrides
+    from snn_delays.distributed import launched_rank
     from snn_delays.runs import RunFolder, default_folder
 
+    if launched_rank():
+        follow(device, data_dir)
+        return
     if resume and out is None:
         raise RunError("--resume needs --out, the folder of the run to go on with")
     given = {
@@ -70,7 +78,11 @@ def train_command(
         resolved = resolved.model_copy(update={"sigma_start": resolved.sigma_floor})
     folder = RunFolder(out or default_folder(resolved.dataset))
     output = console()
-    summary = train_to_folder(resolved, folder, data_dir, device, resume, None if quiet else output)
+    shown = None if quiet else output
+    with leading(device, resolved, folder, resume) as world:
+        summary = train_to_folder(
+            resolved, folder, data_dir, device, resume, shown, tensorboard, world
+        )
     report(summary, folder.path, output)
 
 
@@ -95,17 +107,17 @@ def train_to_folder(
     device: str,
     resume: bool,
     output: Any,
-    lines: bool = True,
+    tensorboard: bool = False,
+    world: World | None = None,
 ) -> dict[str, Any]:
-    """Train, export and plot into a run folder; `output` None is quiet, `lines` False bars only."""
+    """Train, export and plot into a run folder; `output` None is quiet."""
     from snn_delays.assembly import check_device
     from snn_delays.export import export_run
     from snn_delays.faults import explained
-    from snn_delays.reporting import Reporter
     from snn_delays.training import train
 
-    reporter = Reporter() if output is None else TerminalReporter(output, lines)
-    if output is not None and lines:
+    reporter = _reporter(folder, output, tensorboard)
+    if output is not None:
         output.print(f"Recipe [bold]{recipe.name}[/], {recipe.delays} delays → {folder.path}")
     try:
         summary = train(
@@ -115,11 +127,12 @@ def train_to_folder(
             device=check_device(device),
             resume=resume,
             reporter=reporter,
+            world=world,
         )
         reporter.message("Exporting and plotting")
         with explained(folder.how_to_go_on, str):
             export_run(folder)
-            _plot(folder, data_dir)
+            reporter.pictures(_plot(folder, data_dir))
     except KeyboardInterrupt as stop:
         if not folder.recipe_file.is_file():
             raise
@@ -127,11 +140,23 @@ def train_to_folder(
     return summary
 
 
-def _plot(folder: RunFolder, data_dir: Path | None) -> None:
+def _reporter(folder: RunFolder, output: Any, tensorboard: bool) -> Reporter:
+    """What is told of the run: the terminal, TensorBoard, both or neither."""
+    from snn_delays.reporting import Reporters
+
+    told: list[Reporter] = [] if output is None else [TerminalReporter(output)]
+    if tensorboard:
+        from snn_delays.tensorboard import TensorBoardReporter
+
+        told.append(TensorBoardReporter(folder.tensorboard))
+    return Reporters(*told)
+
+
+def _plot(folder: RunFolder, data_dir: Path | None) -> list[Path]:
     from snn_delays.plots import plot_run
 
     try:
-        plot_run(folder, data_dir)
+        return plot_run(folder, data_dir)
     except DataError as error:  # the data has gone meanwhile
         raise MachineFault(
             f"The run in {folder.path} is finished, but one picture is missing: {error}"
