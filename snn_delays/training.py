@@ -257,7 +257,12 @@ def _first_position(net: DelaySNN, device: torch.device) -> ckpt.Position:
 
 
 def _training_batch(
-    data: ClipDataset, indices: Tensor, recipe: Recipe, epoch: int, batch: int, share: Share | None
+    data: ClipDataset,
+    indices: Tensor,
+    recipe: Recipe,
+    epoch: int,
+    batch: int,
+    share: Share | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A batch, or a share of it, as the recipe augments it.
 
