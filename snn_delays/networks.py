@@ -54,7 +54,7 @@ class DelayBlock(nn.Module):
         current = self.synapses(x, steps)
         keep = self._keep(current)
         lif = neurons.fused_constants(self.neuron)
-        if lif is not None and fused.supports(current):
+        if lif is not None and fused.supports(current) and not torch.compiler.is_compiling():
             return fused.norm_lif_dropout(current, self.norm, lif, keep)
         spikes = self.neuron(self.norm(current.flatten(0, 1)).view_as(current))
         return spikes, spikes if keep is None else spikes * keep

@@ -57,6 +57,8 @@ def summarise(net: DelaySNN, splits: Splits, recipe: Recipe, progress: ckpt.Prog
         "samples_per_second": round(trained / progress.training_seconds, 2),
         "versions": versions(),
         "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "settings": recipe.model_dump(mode="json"),  # as recipe.toml has them
         "git_commit": git_commit(),
     }
 

@@ -39,6 +39,10 @@ def train_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
     ] = False,
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="The same bits on a GPU each time; slower."),
+    ] = False,
     quiet: opt.QuietOption = False,
 ) -> None:
     """Train a network, round its delays, test it and export it.
@@ -70,6 +74,10 @@ def train_command(
         resolved = resolved.model_copy(update={"sigma_start": resolved.sigma_floor})
     folder = RunFolder(out or default_folder(resolved.dataset))
     output = console()
+    if deterministic:
+        from snn_delays.assembly import be_deterministic
+
+        be_deterministic()
     summary = train_to_folder(resolved, folder, data_dir, device, resume, None if quiet else output)
     report(summary, folder.path, output)
 
