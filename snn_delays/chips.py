@@ -170,8 +170,9 @@ def fit(
     """A copy whose delays and weights fit `target`; the neuron model is left as it is.
 
     Delays go to the nearest multiple of `delay_step` within the limit. Weights become integers
-    `round(w / scale)` where `scale` is the largest |w| (of each output, or of the layer) over the
-    largest integer, or more where bias or threshold need it; integers that fit already are kept.
+    `round(w / scale)` where `scale` is the largest absolute weight (of each output, or of the
+    layer) over the largest integer, or more where bias or threshold need it; integers that fit
+    already are kept.
 
     Args:
         network: any network; it is not changed.

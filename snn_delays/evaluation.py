@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from snn_delays import data as sdata
 from snn_delays import network_format as nf
 from snn_delays.data import ClipDataset
+from snn_delays.distributed import World, total
 from snn_delays.engine import Network
 from snn_delays.errors import DataError
 
@@ -43,20 +44,27 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, data: ClipDataset, batch_size: int = 256) -> Evaluation:
-    """Answer every clip of `data` in evaluation mode; training mode is put back afterwards."""
+def evaluate(
+    net: nn.Module, data: ClipDataset, batch_size: int = 256, world: World | None = None
+) -> Evaluation:
+    """Answer every clip of `data` in evaluation mode; training mode is put back afterwards.
+
+    The processes of a `world` take turns at the batches, and each gets all the answers.
+    """
     was_training = net.training
     net.eval()
     dtype = next(net.parameters()).dtype
-    predictions, labels = [], []
+    predictions = torch.zeros_like(data.labels)
+    batches = torch.arange(len(data)).split(batch_size)
     try:
-        for indices in torch.arange(len(data)).split(batch_size):
-            x, y = data.batch(indices)
-            predictions.append(net(x.to(dtype)).argmax(1))
-            labels.append(y)
+        for indices in batches if world is None else batches[world.rank :: world.size]:
+            x, _ = data.batch(indices)
+            predictions[indices] = net(x.to(dtype)).argmax(1)
     finally:
         net.train(was_training)
-    return Evaluation(torch.cat(predictions).cpu(), torch.cat(labels).cpu())
+    if world is not None:
+        predictions = total(predictions)
+    return Evaluation(predictions.cpu(), data.labels.cpu())
 
 
 def answer(network: Network, data: ClipDataset, batch_size: int = 256) -> tuple[Evaluation, float]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from snn_delays.compiled import compiled
+from snn_delays.distributed import Share, of_whole_batch
 from snn_delays.threads import over_clips
 
 
@@ -36,7 +37,7 @@ def supports(x: Tensor) -> bool:
 
 
 def norm_lif_dropout(
-    x: Tensor, norm: Any, lif: LifConstants, keep: Tensor | None
+    x: Tensor, norm: Any, lif: LifConstants, keep: Tensor | None, share: Share | None = None
 ) -> tuple[Tensor, Tensor]:
     r"""Spikes of neurons driven by normalised currents, and what dropout leaves of them.
 
@@ -51,16 +52,18 @@ def norm_lif_dropout(
         norm: an `nn.BatchNorm1d` over `C` channels.
         lif: the constants of the neurons.
         keep: `[N, C]`, what the spikes of a clip's neuron are multiplied with; None for nothing.
+        share: which clips of a batch these are, where it is spread over processes; the statistics
+            are those of the whole batch.
     Returns:
         `S` and `Y`, both `[T, N, C]`; the same tensor when `keep` is None.
     """
     if norm.training:
-        mean, variance = _batch_statistics(x)
-        _move_running_statistics(norm, mean, variance, x.shape[0] * x.shape[1])
+        mean, variance = _batch_statistics(x, share)
+        move_running_statistics(norm, mean, variance, _count(x, share))
     else:
         mean, variance = norm.running_mean, norm.running_var
     inverse = torch.rsqrt(variance + norm.eps)
-    arguments = (x, norm.weight, norm.bias, mean, inverse, norm.training, lif, keep)
+    arguments = (x, norm.weight, norm.bias, mean, inverse, norm.training, lif, keep, share)
     if keep is None:
         spikes = _NormLif.apply(*arguments)
         return spikes, spikes
@@ -68,16 +71,22 @@ def norm_lif_dropout(
 
 
 @torch.no_grad()
-def _move_running_statistics(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
+def move_running_statistics(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Move a batch norm's running statistics towards those of a batch, as torch does."""
     norm.num_batches_tracked += 1
     norm.running_mean.lerp_(mean, norm.momentum)
     norm.running_var.lerp_(variance * (count / max(count - 1, 1)), norm.momentum)
 
 
-def _batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+def _count(x: Tensor, share: Share | None) -> int:
+    """How many values of a channel the statistics are of."""
+    return x.shape[0] * (x.shape[1] if share is None else share.clips)
+
+
+def _batch_statistics(x: Tensor, share: Share | None) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of every channel."""
     parts = over_clips(_sum_moments, x.shape[1], *_arrays(x))
-    total = torch.from_numpy(np.sum(parts, axis=0)) / (x.shape[0] * x.shape[1])
+    total = of_whole_batch(torch.from_numpy(np.sum(parts, axis=0)), share) / _count(x, share)
     mean = total[0]
     return mean.to(x.dtype), (total[1] - mean.square()).clamp_(min=0).to(x.dtype)
 
@@ -99,12 +108,13 @@ class _NormLif(torch.autograd.Function):
         of_batch: bool,
         lif: LifConstants,
         keep: Tensor | None,
+        share: Share | None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         x = x.contiguous()
         scale = weight * inverse
         shift = bias - mean * scale
         ctx.save_for_backward(x, scale, shift, mean, inverse, keep)
-        ctx.of_batch, ctx.lif = of_batch, lif
+        ctx.of_batch, ctx.lif, ctx.share = of_batch, lif, share
         ctx.set_materialize_grads(False)
         spikes = torch.empty_like(x)
         kept = spikes if keep is None else torch.empty_like(x)
@@ -132,14 +142,19 @@ class _NormLif(torch.autograd.Function):
         )
         # With Z = scale * X + shift: the sums of dL/dZ and of dL/dZ * X over time and clips.
         sums = torch.from_numpy(np.sum(parts, axis=0))
-        grad_bias = sums[0].to(x.dtype)
-        grad_weight = ((sums[1] - mean * sums[0]) * inverse).to(x.dtype)
+
+        def of_parameters(sums: Tensor) -> tuple[Tensor, Tensor]:
+            weight = (sums[1] - mean * sums[0]) * inverse
+            return weight.to(x.dtype), sums[0].to(x.dtype)
+
         slope = offset = torch.zeros_like(scale)
         if ctx.of_batch:  # the statistics depend on X too
-            slope = -scale * inverse * grad_weight / (x.shape[0] * x.shape[1])
-            offset = -scale * grad_bias / (x.shape[0] * x.shape[1]) - slope * mean
+            whole_weight, whole_bias = of_parameters(of_whole_batch(sums, ctx.share))
+            count = _count(x, ctx.share)
+            slope = -scale * inverse * whole_weight / count
+            offset = -scale * whole_bias / count - slope * mean
         over_clips(_norm_backward, x.shape[1], *_arrays(x, scale, slope, offset, grad))
-        return grad, grad_weight, grad_bias, None, None, None, None, None
+        return grad, *of_parameters(sums), None, None, None, None, None, None
 
 
 @compiled

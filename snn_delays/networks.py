@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from snn_delays import fused, neurons
+from snn_delays.distributed import Share
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.nn import DelayLinear, DelayMode, Granularity
+from snn_delays.synchronised import batch_norm
 
 Readout = Literal["softmax_sum", "max", "mean", "last"]
 
@@ -49,21 +51,32 @@ class DelayBlock(nn.Module):
         self.neuron = neuron
         self.dropout = dropout
 
-    def forward(self, x: Tensor, steps: int | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, steps: int | None = None, share: Share | None = None
+    ) -> tuple[Tensor, Tensor]:
         """``[T, N, C_in]`` to spikes and what dropout leaves of them, ``[steps, N, C_out]``."""
         current = self.synapses(x, steps)
-        keep = self._keep(current)
+        keep = self._keep(current, share)
         lif = neurons.fused_constants(self.neuron)
         if lif is not None and fused.supports(current) and not torch.compiler.is_compiling():
-            return fused.norm_lif_dropout(current, self.norm, lif, keep)
-        spikes = self.neuron(self.norm(current.flatten(0, 1)).view_as(current))
+            return fused.norm_lif_dropout(current, self.norm, lif, keep, share)
+        spikes = self.neuron(self._normalised(current, share))
         return spikes, spikes if keep is None else spikes * keep
 
-    def _keep(self, like: Tensor) -> Tensor | None:
+    def _normalised(self, current: Tensor, share: Share | None) -> Tensor:
+        if share is not None and self.training:
+            return batch_norm(current, self.norm, share)
+        normalised: Tensor = self.norm(current.flatten(0, 1)).view_as(current)
+        return normalised
+
+    def _keep(self, like: Tensor, share: Share | None) -> Tensor | None:
         """A dropout mask ``[N, C]``, the same at every step; None where nothing is dropped."""
         if not self.training or self.dropout == 0.0:
             return None
-        return F.dropout(torch.ones_like(like[0]), self.dropout)
+        if share is None:
+            return F.dropout(torch.ones_like(like[0]), self.dropout)
+        whole = like.new_ones(share.clips, like.shape[2])  # drawn alike in every process
+        return F.dropout(whole, self.dropout)[share.own]
 
 
 class DelaySNN(nn.Module):
@@ -82,8 +95,9 @@ class DelaySNN(nn.Module):
         delays: `learned`, `fixed` or `none` (see `DelayLinear`).
         granularity: `synaptic`, `axonal` or `dendritic` (see `DelayLinear`).
         bias: a learnable bias in every delay layer (batch norm has its own).
-        tau, v_threshold, v_reset, decay_input, learn_tau, surrogate, surrogate_alpha,
-            detach_reset: see `neurons.lif`; the readout shares `decay_input`.
+        tau, v_threshold, v_reset, decay_input, learn_tau, detach_reset: see `neurons.lif`; the
+            readout shares `decay_input`.
+        surrogate, surrogate_alpha: shape and steepness of the surrogate gradient.
         readout_tau: the readout's time constant in steps; `tau` when None.
         dropout: probability to silence a hidden neuron for a whole clip, in training.
         readout: `softmax_sum`, `max`, `mean` or `last` (see `class_scores`).
@@ -167,13 +181,16 @@ class DelaySNN(nn.Module):
         """The hidden layers, from the input up."""
         return [block for block in self.blocks if isinstance(block, DelayBlock)]
 
-    def simulate(self, x: Tensor, mask: Tensor | None = None) -> Simulation:
+    def simulate(
+        self, x: Tensor, mask: Tensor | None = None, share: Share | None = None
+    ) -> Simulation:
         """Run a batch from rest.
 
         Args:
             x: ``[T, N, C]``, spike counts or analog frames.
             mask: ``[T + tail_steps]`` or ``[T + tail_steps, N]``, True at the steps that count for
                 the scores; every step when None.
+            share: which clips of a batch these are, where training is spread over processes.
         """
         if x.dim() != 3 or x.shape[2] != self.in_features or 0 in x.shape:
             remedy = "Add a batch axis: x.unsqueeze(1)." if x.dim() == 2 else ""
@@ -183,7 +200,7 @@ class DelaySNN(nn.Module):
         steps = x.shape[0] + self.tail_steps
         signal, spikes = x, []
         for block in self.hidden_blocks():
-            block_spikes, signal = block(signal, steps)
+            block_spikes, signal = block(signal, steps, share)
             spikes.append(block_spikes)
         potentials = self.integrator(self.readout(signal))
         neurons.reset(self)  # a finished run keeps no state and no graph alive

@@ -6,9 +6,11 @@ ones pass over it. Counts above 1 need `hdf5.Network(..., input_message_bits=8)`
 
 A Loihi neuron does `v = v (1 - vDecay/4096) + sum of weights + bias` (with `iDecay` 4096, which
 leaves the current no memory), spikes where `v > vThMant` and goes to 0; v is in 64ths of a weight,
-rounded towards 0. In Lava layer `l` runs `l + 1` steps late, and its bias starts at once. Tried
-with lava-dl 0.6.0, bit-accurate on the CPU: four networks of 12-20-16-4 neurons, three clips each,
-gave the spikes of `netx_network`, 3971 of them, but for 4 cells of the network whose tau was 3.
+rounded towards 0. In Lava layer `l` runs `l + 1` steps late, and its bias starts at once.
+
+Tried with lava-dl 0.6.0, bit-accurate on the CPU, beside `netx_network`: a 140-256-256-20 network
+trained on SHD-regen gave the same 7161 hidden spikes on two clips, its readout within 6e-5; four of
+12-20-16-4 neurons the same 3971 spikes but for 4 cells of the network whose tau was 3.
 """
 
 from __future__ import annotations

@@ -248,10 +248,18 @@ def round_delays(net: ModuleT) -> ModuleT:
 
     This is the network that is deployed and exported. `net` itself is not changed.
     """
-    rounded = copy.deepcopy(net)
+    rounded = copy.deepcopy(net, _detached_states(net))
     for layer in delay_layers(rounded).values():
         layer.round_()
     return rounded.eval()
+
+
+def _detached_states(net: nn.Module) -> dict[int, Tensor]:
+    """For `copy.deepcopy`, which refuses tensors with a history; neurons that ran hold some."""
+    kept = [vars(module) for module in net.modules()]
+    kept += [inner for state in kept for inner in state.values() if isinstance(inner, dict)]
+    tensors = [value for state in kept for value in state.values() if isinstance(value, Tensor)]
+    return {id(t): t.detach().clone() for t in tensors if not t.is_leaf}
 
 
 @dataclass(frozen=True)

@@ -100,12 +100,12 @@ def delay_histograms(net: DelaySNN) -> Figure:
         ):
             flat = values.detach().round().flatten().numpy()
             axis.hist(flat, edges, histtype="step", color=color, label=label, linewidth=1.4)
-        axis.set(title=_title(name), xlabel="delay (steps)", ylabel="synapses")
+        axis.set(title=layer_title(name), xlabel="delay (steps)", ylabel="synapses")
     axes[0].legend(frameon=False)
     return figure
 
 
-def _title(layer: str) -> str:
+def layer_title(layer: str) -> str:
     """A layer's module name for people: `blocks.0.synapses` is the first hidden layer."""
     return f"hidden layer {int(layer.split('.')[1]) + 1}" if layer != "readout" else layer
 

@@ -39,7 +39,7 @@ class RunFolder:
 
     `recipe.toml` the resolved recipe; `metrics.jsonl` one line an epoch; `summary.json` the result;
     `model.safetensors` the chosen network; `last.ckpt` the state to resume from; `network.json` the
-    exported network; `plots/`.
+    exported network; `plots/`; `tensorboard/` event files, on request.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -51,6 +51,7 @@ class RunFolder:
         self.checkpoint_file = self.path / "last.ckpt"
         self.network_file = self.path / "network.json"
         self.plots = self.path / "plots"
+        self.tensorboard = self.path / "tensorboard"
 
     def check(self, recipe: Recipe, resume: bool) -> None:
         """Check that a run can start here, or that the one in it can go on with this recipe.

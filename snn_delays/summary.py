@@ -12,19 +12,26 @@ import torch
 from snn_delays import checkpoint as ckpt
 from snn_delays.assembly import Splits
 from snn_delays.config import Recipe
+from snn_delays.distributed import World
 from snn_delays.evaluation import evaluate
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers, delay_statistics, round_delays
 from snn_delays.runs import Record, git_commit, versions
 
 
-def summarise(net: DelaySNN, splits: Splits, recipe: Recipe, progress: ckpt.Progress) -> Record:
+def summarise(
+    net: DelaySNN,
+    splits: Splits,
+    recipe: Recipe,
+    progress: ckpt.Progress,
+    world: World | None = None,
+) -> Record:
     """The result of a finished run: the chosen network, rounded and live, on valid and test."""
     chosen = progress.history[progress.best_epoch - 1]
     test: Record = {"test_accuracy": None, "test_accuracy_live": None, "test_clips": 0}
     if splits.test is not None:
-        rounded = evaluate(round_delays(net), splits.test, recipe.batch_size)
-        live = evaluate(net, splits.test, recipe.batch_size)
+        rounded = evaluate(round_delays(net), splits.test, recipe.batch_size, world)
+        live = evaluate(net, splits.test, recipe.batch_size, world)
         test = {
             "test_accuracy": rounded.accuracy,
             "test_accuracy_live": live.accuracy,
@@ -56,6 +63,7 @@ def summarise(net: DelaySNN, splits: Splits, recipe: Recipe, progress: ckpt.Prog
         "delay_statistics": {n: asdict(s) for n, s in delay_statistics(net).items()},
         "samples_per_second": round(trained / progress.training_seconds, 2),
         "versions": versions(),
+        "processes": 1 if world is None else world.size,
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "settings": recipe.model_dump(mode="json"),  # as recipe.toml has them

@@ -25,6 +25,7 @@ from snn_delays.assembly import Splits, load_splits, network_from_recipe, start_
 from snn_delays.config import Recipe
 from snn_delays.data import ClipDataset
 from snn_delays.data.augment import augmented_batch
+from snn_delays.distributed import Share, World, backward, of_whole_batch
 from snn_delays.errors import TrainingError
 from snn_delays.evaluation import evaluate
 from snn_delays.keeping import Keeper
@@ -44,6 +45,7 @@ def train(
     device: str = "cpu",
     resume: bool = False,
     reporter: Reporter | None = None,
+    world: World | None = None,
 ) -> Record:
     """Train by a recipe, and leave the chosen network and its results in a run folder.
 
@@ -54,6 +56,8 @@ def train(
         device: a torch device, `cpu` or `cuda`.
         resume: continue the run in `folder` from where it was last saved.
         reporter: receives progress.
+        world: the processes this run is spread over, each of which calls this with a folder of its
+            own; their device goes before `device`.
     Returns:
         The summary, as stored in `summary.json`.
     Raises:
@@ -65,6 +69,7 @@ def train(
         KeyboardInterrupt: Ctrl-C or (as `Terminated`) SIGTERM; the state is saved first.
     """
     began = time.perf_counter()
+    device = device if world is None else str(world.device)
     keep_freed_memory()
     folder.check(recipe, resume)
     limit, free = memory.total_bytes(device), memory.free_bytes(device)
@@ -81,17 +86,19 @@ def train(
         reporter.message(f"Reading {recipe.dataset}")
         splits = load_splits(recipe, data_dir, device)
         sizes = (splits.train.channels, len(splits.train.classes))
-        memory.refuse_too_large(recipe, *sizes, len(splits.train), device, limit)
+        processes = 1 if world is None else world.size
+        clips = min(len(splits.train), math.ceil(recipe.batch_size / processes))
+        memory.refuse_too_large(recipe, *sizes, clips, device, limit)
         torch.manual_seed(_seed(recipe.seed, 0))
         net = network_from_recipe(recipe, *sizes).to(device)
         if recipe.init is not None:
             start_from(net, recipe.init)
-        progress, seconds = _train_epochs(net, splits, recipe, folder, resume, reporter)
+        progress, seconds = _train_epochs(net, splits, recipe, folder, resume, reporter, world)
         reporter.message("Testing the chosen network")
         ckpt.load_model_state(net, progress.best, folder.checkpoint_file)
         facts = {"epoch": progress.best_epoch, "classes": list(splits.train.classes)}
         ckpt.save_tensors(folder.model_file, ckpt.model_state(net), facts)
-        summary = summarise(net, splits, recipe, progress)
+        summary = summarise(net, splits, recipe, progress, world)
         summary["wall_seconds"] = round(seconds + time.perf_counter() - began, 3)
         summary["device"] = device_name(device)
         folder.write_summary(summary)
@@ -105,6 +112,7 @@ def _train_epochs(
     folder: RunFolder,
     resume: bool,
     reporter: Reporter,
+    world: World | None,
 ) -> tuple[ckpt.Progress, float]:
     """All epochs, or those that an earlier session left; also the seconds which that one took."""
     optimisation = Optimisation(net, recipe)
@@ -121,7 +129,12 @@ def _train_epochs(
     try:
         with Keeper(folder.checkpoint_file, net, optimisation, progress) as keeper:
             for epoch in range(len(progress.history), recipe.epochs):
-                record = _run_epoch(net, optimisation, splits, recipe, epoch, reporter, keeper)
+                record = _run_epoch(
+                    net, optimisation, splits, recipe, epoch, reporter, keeper, world
+                )
+                if world is not None:
+                    world.check_equal(net, epoch + 1)
+                reporter.measured(record, net)
                 with keeper.held():
                     optimisation.end_epoch()
                     _finish_epoch(net, splits, progress, record)
@@ -146,17 +159,20 @@ def _run_epoch(
     epoch: int,
     reporter: Reporter,
     keeper: Keeper,
+    world: World | None,
 ) -> Record:
     """Train one epoch (from 0) or what is left of it, evaluate live and rounded: its metrics."""
     sigma = sigma_at(recipe, epoch)
     set_sigma(net, sigma)
     torch.manual_seed(_seed(recipe.seed, epoch + 1))
     record: Record = {"epoch": epoch + 1, "sigma": sigma, "rates": optimisation.rates()}
-    record |= _train_batches(net, optimisation, splits.train, recipe, epoch, reporter, keeper)
+    record |= _train_batches(
+        net, optimisation, splits.train, recipe, epoch, reporter, keeper, world
+    )
     if splits.choosing is not None:
         name = "valid" if recipe.protocol == "valid" else "test"
-        live = evaluate(net, splits.choosing, recipe.batch_size)
-        rounded = evaluate(round_delays(net), splits.choosing, recipe.batch_size)
+        live = evaluate(net, splits.choosing, recipe.batch_size, world)
+        rounded = evaluate(round_delays(net), splits.choosing, recipe.batch_size, world)
         record[f"{name}_accuracy_live"] = live.accuracy
         record[f"{name}_accuracy"] = rounded.accuracy
     record["delays"] = {
@@ -183,6 +199,7 @@ def _train_batches(
     epoch: int,
     reporter: Reporter,
     keeper: Keeper,
+    world: World | None,
 ) -> Record:
     """One pass over the training data in random order; loss, accuracy and spike rates.
 
@@ -199,20 +216,22 @@ def _train_batches(
     sums, began, earlier = position.sums, time.perf_counter(), position.seconds
     for number in range(position.batches, len(order)):
         with keeper.held():
-            x, labels, targets = _training_batch(data, order[number], recipe, epoch, number)
+            share = None if world is None else world.share(len(order[number]))
+            x, labels, targets = _training_batch(data, order[number], recipe, epoch, number, share)
             with _autocast(recipe, device):
-                result = net.simulate(x)
-            loss = F.cross_entropy(result.scores.float(), targets)
+                result = net.simulate(x, share=share)
             optimisation.zero_grad()
-            loss.backward()
+            loss = backward(F.cross_entropy(result.scores.float(), targets), net, share)
             _check_finite(loss, net, epoch, number)
             if recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
             optimisation.step()
             clamp_delays(net)
-            sums["loss"] += loss.detach() * len(labels)
-            sums["correct"] += (result.scores.detach().argmax(1) == labels).sum()
-            sums["spikes"] += torch.stack([s.detach().mean() for s in result.spikes]) * len(labels)
+            sums["loss"] += loss * len(order[number])
+            right = (result.scores.detach().argmax(1) == labels).sum()
+            rates = torch.stack([s.detach().mean() for s in result.spikes]) * len(labels)
+            sums["correct"] += of_whole_batch(right, share)
+            sums["spikes"] += of_whole_batch(rates, share)
             position.batches = number + 1
             position.keep_random(device)
             position.seconds = earlier + time.perf_counter() - began
@@ -238,16 +257,21 @@ def _first_position(net: DelaySNN, device: torch.device) -> ckpt.Position:
 
 
 def _training_batch(
-    data: ClipDataset, indices: Tensor, recipe: Recipe, epoch: int, batch: int
+    data: ClipDataset, indices: Tensor, recipe: Recipe, epoch: int, batch: int, share: Share | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch as the recipe augments it: `x`, the labels, and the targets of the loss."""
+    """A batch, or a share of it, as the recipe augments it.
+
+    Returns:
+        `x`, the labels, and the targets of the loss.
+    """
+    own = slice(None) if share is None else share.own
     settings = recipe.augment.model_dump()
     if not any(settings.values()):
-        x, labels = data.batch(indices)
+        x, labels = data.batch(indices[own])
         return x, labels, labels
     seed = _seed(recipe.seed, epoch + 1, batch)
-    x, targets = augmented_batch(data, indices, seed, **settings)
-    return x, data.labels[indices.to(data.labels.device)], targets
+    x, targets = augmented_batch(data, indices, seed, **settings)  # drawn for the whole batch
+    return x[:, own], data.labels[indices.to(data.labels.device)][own], targets[own]
 
 
 def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:

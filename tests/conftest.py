@@ -52,6 +52,25 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def study(tmp_path_factory):
+    """A finished study of two arms and two seeds: cells, jobs, outcome, folder; not to be changed.
+
+    Its jobs ran in this process.
+    """
+    from tiny import tiny_recipe
+
+    from snn_delays.compare.jobs import run_job
+    from snn_delays.compare.plan import Study, make_cells, make_jobs
+    from snn_delays.compare.study import run_study
+
+    out = tmp_path_factory.mktemp("study")
+    cells = make_cells(Study(tiny_recipe(epochs=1), ("none", "learned"), 2), None)
+    jobs = make_jobs(cells, 2, out, None, "cpu")
+    here = lambda jobs: ((job, run_job(job)) for job in jobs)  # noqa: E731
+    return cells, jobs, run_study(jobs, out, here), out
+
+
+@pytest.fixture(scope="session")
 def shd_folder(tmp_path_factory):
     """A folder with a tiny file in SHD's layout, 20 classes, 700 channels; train and test."""
     import numpy as np

@@ -6,29 +6,13 @@ import numpy as np
 import pytest
 from tiny import tiny_recipe
 
-from snn_delays.compare.answers import read_answers
-from snn_delays.compare.jobs import run_job
+from snn_delays.compare.answers import VARIANTS, read_answers
 from snn_delays.compare.plan import Study, make_cells, make_jobs
 from snn_delays.compare.results import collect, variant_accuracies
 from snn_delays.compare.study import check_folder, run_study
+from snn_delays.data.variants import parse_variants
 from snn_delays.errors import RunError, TrainingError
 from snn_delays.runs import RunFolder
-
-
-def here(jobs):
-    """A runner in this process."""
-    for job in jobs:
-        yield job, run_job(job)
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """A finished study of two arms and two seeds: cells, jobs, outcome, folder."""
-    out = tmp_path_factory.mktemp("study")
-    plan = Study(tiny_recipe(epochs=1), ("none", "learned"), 2)
-    cells = make_cells(plan, None)
-    jobs = make_jobs(cells, 2, out, None, "cpu")
-    return cells, jobs, run_study(jobs, out, here), out
 
 
 def test_every_run_is_a_line_of_the_results(study):
@@ -69,8 +53,8 @@ def test_answers_are_those_that_the_summary_counts(study):
         assert np.mean(answers.rounded == answers.labels) == summary["test_accuracy"]
         assert np.mean(answers.live == answers.labels) == summary["test_accuracy_live"]
         assert set(answers.speakers) == set(range(16, 22))
-    found = variant_accuracies(collect(cells, outcome.finished).cells[1], "jitter")
-    assert list(found) == [5.0, 10.0, 20.0, 40.0]
+    found = variant_accuracies(collect(cells, outcome.finished).cells[1])
+    assert list(found) == parse_variants(VARIANTS)
     assert all(0 <= figure.mean <= 1 for figure in found.values())
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from snn_delays import neurons
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.nn import (
     DelayLinear,
@@ -181,3 +182,15 @@ def test_errors_name_the_argument():
 def test_repr_names_the_settings():
     settings = "max_delay=6, kernel_count=1, granularity='synaptic', bias=False, delays='learned'"
     assert settings in repr(layer())
+
+
+def test_a_network_whose_neurons_hold_a_state_can_be_rounded():
+    """Neurons keep the potential of the last batch, with its history, until they are reset."""
+    net = nn.Sequential(DelayLinear(3, 4, max_delay=5), neurons.lif(tau=2.0))
+    before = net(torch.ones(6, 2, 3))
+    assert not net[1].v.is_leaf
+    rounded = round_delays(net)
+    assert torch.equal(rounded[1].v, net[1].v)
+    assert rounded[1].v.is_leaf
+    before.sum().backward()  # the history of the original is still there
+    assert net[0].weight.grad is not None

@@ -1,5 +1,6 @@
 """Every command of the README runs, shortened by flags; its map and its Python are true."""
 
+import json
 import re
 import shlex
 from importlib.util import find_spec
@@ -35,6 +36,8 @@ def test_every_snn_delays_command_runs(tmp_path, monkeypatch, shd_folder):
     ran = []
     for command in commands():
         words = shlex.split(command)
+        if words[0] == "torchrun":  # in one process here; tests/test_distributed.py has two
+            words = ["snn-delays", *words[words.index("snn_delays") + 1 :]]
         if words[0] != "snn-delays":
             assert words[0] in ("pip", "pytest"), command
             continue
@@ -78,6 +81,17 @@ def test_the_map_is_the_tree():
     for path in (ROOT / "snn_delays").rglob("*.py"):
         if not path.name.startswith("_"):
             assert path.relative_to(ROOT).as_posix() in listed, path
+
+
+def test_pictures_are_small_and_have_alt_text_and_the_captions_their_script_wrote():
+    captions = json.loads((ROOT / "scripts/docs/figures/captions.json").read_text("utf-8"))
+    pictures = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", README)
+    assert len(pictures) >= 5
+    for alt, path in pictures:
+        assert len(alt.split()) >= 5, path
+        assert (ROOT / path).stat().st_size < 150_000, path
+        name = path.rpartition("/")[2]
+        assert name == "delay-layer.png" or f"\n*{captions[name]}*\n" in README, path
 
 
 def test_top_level_is_the_fixed_one():

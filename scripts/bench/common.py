@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from snn_delays.runs import git_commit
+
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -48,7 +50,7 @@ def interleaved(
 
 
 def facts() -> dict[str, Any]:
-    """Threads, processor and versions."""
+    """Threads, processor, commit and versions."""
     names = ("torch", "spikingjelly", "dcls", "numba", "numpy")
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -58,6 +60,7 @@ def facts() -> dict[str, Any]:
     return {
         "threads": torch.get_num_threads(),
         "cpu": f"{cpu}, {torch.backends.cpu.get_cpu_capability()}",
+        "commit": git_commit(),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in names},
     }

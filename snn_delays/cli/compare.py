@@ -11,6 +11,7 @@ import typer
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import CountReporter, console, duration, percent
+from snn_delays.cli.engine import Engine, EngineName, choose_engine
 from snn_delays.cli.train import resolve_recipe
 from snn_delays.errors import Interrupted, RunError, SnnDelaysError, TrainingError
 
@@ -66,8 +67,18 @@ def compare_command(
             "a GPU.",
         ),
     ] = None,
+    engine: Annotated[
+        EngineName, typer.Option("--engine", help="Where runs happen: here, or on a Ray cluster.")
+    ] = EngineName.local,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", help="With --engine ray: HOST:PORT. Default: the cluster of this machine."
+        ),
+    ] = None,
     device: opt.DeviceOption = "auto",
     protocol: opt.ProtocolOption = None,
+    tensorboard: opt.TensorBoardOption = False,
     quiet: opt.QuietOption = False,
 ) -> None:
     """Train with no, fixed random and learned delays, and compare accuracy over seeds.
@@ -75,6 +86,7 @@ def compare_command(
     Ends with a report (report.html, report.md, results.csv).
     """
     from snn_delays.compare.plan import make_cells, make_jobs
+    from snn_delays.compare.report import write_report
     from snn_delays.compare.results import collect
     from snn_delays.compare.study import check_folder
     from snn_delays.runs import default_folder
@@ -89,15 +101,18 @@ def compare_command(
         folder = out or default_folder(f"compare-{study.recipe.dataset}")
     check_folder(folder, resume)
     cells = make_cells(study, data_dir)
-    jobs = make_jobs(cells, study.seeds, folder, data_dir, device)
+    jobs = make_jobs(cells, study.seeds, folder, data_dir, device, tensorboard)
+    chosen = choose_engine(engine, address, workers, device, len(jobs))
     output = console()
     if not quiet:
         _print_plan(cells, study, output)
     study.save(folder)
-    outcome = _run(jobs, folder, _worker_count(workers, device, len(jobs)), quiet, output)
+    outcome = _run(jobs, folder, chosen, quiet, output)
     results = collect(cells, outcome.finished)
     _print_table(results, study.seeds, output)
     output.print(f"Result: [bold]{folder / 'results.csv'}[/]")
+    for path in write_report(study, results, outcome.failed, folder):
+        output.print(f"Report: [bold]{path}[/]")
     if outcome.failed:
         listed = "; ".join(f"{job.name}: {error}" for job, error in outcome.failed)
         raise TrainingError(
@@ -142,37 +157,23 @@ def _stored_study(
     return study, out
 
 
-def _worker_count(workers: int | None, device: str, jobs: int) -> int:
-    """How many runs at a time: as asked for, else one a core, or one on a GPU."""
-    from snn_delays.assembly import check_device
-    from snn_delays.compare.workers import core_count
-
-    if workers is None:
-        workers = core_count() if check_device(device) == "cpu" else 1
-    return min(workers, jobs)
-
-
-def _run(jobs: list[Job], folder: Path, workers: int, quiet: bool, output: Any) -> Any:
+def _run(jobs: list[Job], folder: Path, engine: Engine, quiet: bool, output: Any) -> Any:
     """Say how long it will take, and do it."""
     from snn_delays.compare.jobs import finished_summary
     from snn_delays.compare.study import run_study
     from snn_delays.compare.timing import expected_seconds
-    from snn_delays.compare.workers import core_count, run_locally
 
-    threads = max(1, core_count() // workers)
     missing = [job for job in jobs if finished_summary(job) is None]
     if not quiet:
         done = "" if len(missing) == len(jobs) else f", {len(jobs) - len(missing)} done before"
-        seconds = expected_seconds(missing, workers, threads)
+        seconds = expected_seconds(missing, engine.workers, engine.threads)
         output.print(
-            f"{len(jobs)} runs{done}; {workers} at a time, threads each: {threads}; "
+            f"{len(jobs)} runs{done}; {engine.workers} at a time, threads each: {engine.threads}; "
             f"about {duration(seconds)} → {folder}"
         )
     with _Progress(output, len(missing), quiet) as progress:
         try:
-            return run_study(
-                jobs, folder, lambda some: run_locally(some, workers, threads), progress.heard
-            )
+            return run_study(jobs, folder, engine.runner, progress.heard)
         except KeyboardInterrupt as stop:
             raise Interrupted(
                 stop,

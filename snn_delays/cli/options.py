@@ -81,4 +81,10 @@ ProtocolOption = Annotated[
         "keep the last epoch. paper: the test set chooses, as published; not an honest figure.",
     ),
 ]
+TensorBoardOption = Annotated[
+    bool,
+    typer.Option(
+        "--tensorboard", help="Write TensorBoard's files too, to tensorboard/ in the run folder."
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]

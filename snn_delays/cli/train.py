@@ -13,6 +13,7 @@ from snn_delays.errors import DataError, Interrupted, MachineFault, RunError
 
 if TYPE_CHECKING:
     from snn_delays.config import Recipe
+    from snn_delays.distributed import World
     from snn_delays.runs import RunFolder
 
 
@@ -43,6 +44,7 @@ def train_command(
         bool,
         typer.Option("--deterministic", help="The same bits on a GPU each time; slower."),
     ] = False,
+    tensorboard: opt.TensorBoardOption = False,
     quiet: opt.QuietOption = False,
 ) -> None:
     """Train a network, round its delays, test it and export it.
@@ -50,9 +52,14 @@ def train_command(
     Without options: the built-in task, in about a minute. For Spiking Heidelberg Digits:
     [bold]snn-delays train --dataset shd --data-dir DIR[/bold]
     """
+    from snn_delays.cli.spread import follow, leading
     from snn_delays.config import parse_overrides
+    from snn_delays.distributed import launched_rank
     from snn_delays.runs import RunFolder, default_folder
 
+    if launched_rank():
+        follow(device, data_dir)
+        return
     if resume and out is None:
         raise RunError("--resume needs --out, the folder of the run to go on with")
     given = {
@@ -78,7 +85,11 @@ def train_command(
         from snn_delays.assembly import be_deterministic
 
         be_deterministic()
-    summary = train_to_folder(resolved, folder, data_dir, device, resume, None if quiet else output)
+    shown = None if quiet else output
+    with leading(device, resolved, folder, resume) as world:
+        summary = train_to_folder(
+            resolved, folder, data_dir, device, resume, shown, tensorboard, world=world
+        )
     report(summary, folder.path, output)
 
 
@@ -103,16 +114,21 @@ def train_to_folder(
     device: str,
     resume: bool,
     output: Any,
+    tensorboard: bool = False,
     lines: bool = True,
+    world: World | None = None,
 ) -> dict[str, Any]:
     """Train, export and plot into a run folder; `output` None is quiet, `lines` False bars only."""
     from snn_delays.assembly import check_device
     from snn_delays.export import export_run
     from snn_delays.faults import explained
-    from snn_delays.reporting import Reporter
+    from snn_delays.reporting import Reporters
     from snn_delays.training import train
 
-    reporter = Reporter() if output is None else TerminalReporter(output, lines)
+    reporter = Reporters(
+        *([] if output is None else [TerminalReporter(output, lines)]),
+        *([_tensorboard(folder)] if tensorboard else []),
+    )
     if output is not None and lines:
         output.print(f"Recipe [bold]{recipe.name}[/], {recipe.delays} delays → {folder.path}")
     try:
@@ -123,11 +139,12 @@ def train_to_folder(
             device=check_device(device),
             resume=resume,
             reporter=reporter,
+            world=world,
         )
         reporter.message("Exporting and plotting")
         with explained(folder.how_to_go_on, str):
             export_run(folder)
-            _plot(folder, data_dir)
+            reporter.pictures(_plot(folder, data_dir))
     except KeyboardInterrupt as stop:
         if not folder.recipe_file.is_file():
             raise
@@ -135,15 +152,21 @@ def train_to_folder(
     return summary
 
 
-def _plot(folder: RunFolder, data_dir: Path | None) -> None:
+def _plot(folder: RunFolder, data_dir: Path | None) -> Any:
     from snn_delays.plots import plot_run
 
     try:
-        plot_run(folder, data_dir)
+        return plot_run(folder, data_dir)
     except DataError as error:  # the data has gone meanwhile
         raise MachineFault(
             f"The run in {folder.path} is finished, but one picture is missing: {error}"
         ) from error
+
+
+def _tensorboard(folder: Any) -> Any:
+    from snn_delays.tensorboard import TensorBoardReporter
+
+    return TensorBoardReporter(folder.tensorboard)
 
 
 def report(summary: dict[str, Any], path: Path, output: Any) -> None:

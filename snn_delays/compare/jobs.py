@@ -16,8 +16,9 @@ from snn_delays.config import Recipe
 from snn_delays.errors import SnnDelaysError
 from snn_delays.export import export_run
 from snn_delays.plots import plot_run
-from snn_delays.reporting import Reporter
+from snn_delays.reporting import Reporter, Reporters
 from snn_delays.runs import Record, RunFolder
+from snn_delays.tensorboard import TensorBoardReporter
 from snn_delays.training import train
 
 Setting: TypeAlias = tuple[tuple[str, str], ...]
@@ -35,6 +36,7 @@ class Job:
         device: `auto`, or a torch device.
         arm: the arm it belongs to, such as `learned`.
         setting: where on the study's axes it lies.
+        tensorboard: write TensorBoard's files too.
     """
 
     recipe: Recipe
@@ -43,6 +45,7 @@ class Job:
     device: str
     arm: str
     setting: Setting = ()
+    tensorboard: bool = False
 
     @property
     def name(self) -> str:
@@ -87,6 +90,9 @@ def run_job(job: Job, reporter: Reporter | None = None) -> Record:
     if summary is not None:
         return summary
     folder, device = RunFolder(job.folder), check_device(job.device)
+    reporter = reporter or Reporter()
+    if job.tensorboard:
+        reporter = Reporters(reporter, TensorBoardReporter(folder.tensorboard))
     summary = train(
         job.recipe,
         folder,
@@ -96,6 +102,6 @@ def run_job(job: Job, reporter: Reporter | None = None) -> Record:
         reporter=reporter,
     )
     export_run(folder)
-    plot_run(folder, job.data_dir)
+    reporter.pictures(plot_run(folder, job.data_dir))
     write_answers(folder, job.data_dir, device)  # the last file: it shows that all is there
     return summary

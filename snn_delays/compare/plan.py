@@ -184,7 +184,12 @@ def make_cells(study: Study, data_dir: Path | None) -> list[Cell]:
 
 
 def make_jobs(
-    cells: Sequence[Cell], seeds: int, out: Path, data_dir: Path | None, device: str
+    cells: Sequence[Cell],
+    seeds: int,
+    out: Path,
+    data_dir: Path | None,
+    device: str,
+    tensorboard: bool = False,
 ) -> list[Job]:
     """The runs of a study, seed by seed, each with a folder of its own below `out`."""
     jobs = []
@@ -193,7 +198,8 @@ def make_jobs(
         values = [f"{name}={value}" for name, value in cell.setting]
         words = re.sub(r"[^\w.=+-]+", "_", "-".join([cell.arm, *values, f"seed{seed}"]))
         recipe = changed(cell.recipe, {"seed": seed})
-        jobs.append(Job(recipe, out / words, data_dir, device, cell.arm, cell.setting))
+        place = out / words
+        jobs.append(Job(recipe, place, data_dir, device, cell.arm, cell.setting, tensorboard))
     return jobs
 
 

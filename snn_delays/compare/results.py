@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from snn_delays.compare.answers import Answers, read_answers
 from snn_delays.compare.jobs import Job, Setting
 from snn_delays.compare.plan import Cell
 from snn_delays.compare.statistics import Difference, Spread, holm, paired, spread
+from snn_delays.data.variants import Variant
 from snn_delays.errors import RunError
 from snn_delays.runs import Record, RunFolder
 
@@ -113,11 +113,12 @@ def collect(cells: Sequence[Cell], finished: Sequence[tuple[Job, Record]]) -> Re
     return Results(metric, results)
 
 
-def variant_accuracies(result: CellResult, kind: str) -> dict[float, Spread]:
-    """Accuracy on altered spikes of a kind, by strength; strength nan where a kind has none."""
+def variant_accuracies(result: CellResult) -> dict[Variant, Spread]:
+    """Accuracy with integer delays on each kind of altered spikes; empty for frames."""
     rows = list(result.answers.values())
-    chosen = np.flatnonzero(rows[0].kinds == kind)
-    return {
-        float(rows[0].strengths[index]): spread([float(row.accuracies[index]) for row in rows])
-        for index in chosen
-    }
+    variants = [
+        Variant(kind, None if math.isnan(strength) else strength)
+        for kind, strength in zip(rows[0].kinds.tolist(), rows[0].strengths.tolist(), strict=True)
+    ]
+    columns = zip(*(row.accuracies.tolist() for row in rows), strict=True)
+    return {v: spread(column) for v, column in zip(variants, columns, strict=True)}

@@ -1,0 +1,79 @@
+"""The documentation site: `sphinx-build -W -q scripts/docs DIR` (extra `docs`), without network.
+
+Pages are Markdown; the command line's page is generated, the API's comes from docstrings.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+import snn_delays
+
+HERE = Path(__file__).parent
+
+project = "snn-delays"
+author = "the snn-delays contributors"
+copyright = f"2026, {author}"
+release = snn_delays.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+exclude_patterns = ["figures"]
+default_role = "literal"  # docstrings quote names in single backticks
+autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": True}
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+autodoc_mock_imports = ["nest", "brian2", "nir", "nirtorch"]  # imported only by `verify` and `nir`
+suppress_warnings = ["ref.python"]  # `Network` is the data model and what runs it
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_custom_sections = ["Shape", "Source"]
+
+html_theme = "furo"
+html_title = f"snn-delays {release}"
+html_show_sourcelink = False
+
+PAGES = {
+    "PERFORMANCE.md": "performance.md",
+    "CHANGELOG.md": "changelog.md",
+    "datasets/synthetic/card.md": "data-sets.md#synthetic-ten-melodies-told-apart-by-delays-only",
+    "datasets": "data-sets.md",
+    "scripts/tour.ipynb": "../tour.ipynb",
+    "../shd/card.md": "data-sets.md#shd-spiking-heidelberg-digits",
+}
+"""Where the site has what the repository's files link to."""
+
+
+def _links_into_the_site(
+    app: Sphinx, path: Path, parent: str, content: list[str]
+) -> None:  # called by Sphinx for every included file
+    """Point the links of an included README at the site's pages and pictures."""
+    text = content[0].replace("](scripts/docs/", "](")
+    for target, page in PAGES.items():
+        text = text.replace(f"]({target})", f"]({page})")
+    content[0] = text
+
+
+def _write_cli_page(app: Sphinx) -> None:
+    """`cli.md`, from the commands themselves, by typer's own generator."""
+    command = [sys.executable, "-m", "typer", "snn_delays.cli", "utils", "docs"]
+    done = subprocess.run(
+        [*command, "--name", "snn-delays"], capture_output=True, text=True, check=True
+    )
+    text = html.unescape(re.sub(r"</?span[^>]*>", "", done.stdout))
+    text = text.replace("# `snn-delays`", "# The command line", 1)
+    (HERE / "cli.md").write_text(text, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> None:
+    """Connect what is generated."""
+    app.connect("include-read", _links_into_the_site)
+    app.connect("builder-inited", _write_cli_page)

@@ -1,0 +1,65 @@
+"""Where the runs of a study happen: in processes of this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING
+
+from snn_delays.errors import SnnDelaysError
+
+if TYPE_CHECKING:
+    from snn_delays.compare.jobs import Runner
+
+
+class EngineName(StrEnum):
+    """Engines by name."""
+
+    local = "local"
+    ray = "ray"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What carries a study's runs out.
+
+    Attributes:
+        workers: runs at a time.
+        threads: of each run.
+        runner: does it.
+    """
+
+    workers: int
+    threads: int
+    runner: Runner
+
+
+def choose_engine(
+    name: EngineName, address: str | None, workers: int | None, device: str, jobs: int
+) -> Engine:
+    """The engine that the options ask for.
+
+    Here, one run a core (one at a time on a GPU) unless `workers` says otherwise, and the cores
+    shared between them; on a cluster, runs of one core, as many as it has.
+
+    Raises:
+        SnnDelaysError: options that do not go together; no Ray, or no cluster.
+    """
+    from snn_delays.assembly import check_device
+    from snn_delays.compare.workers import core_count, run_locally
+
+    if name == EngineName.ray:
+        from snn_delays.compare.on_ray import cluster_cores, run_on_ray
+
+        if workers is not None:
+            raise SnnDelaysError("--workers is for --engine local; Ray has its own number")
+        runner = partial(run_on_ray, address=address, threads=1)
+        return Engine(min(cluster_cores(address), max(1, jobs)), 1, runner)
+    if address is not None:
+        raise SnnDelaysError("--address is that of a Ray cluster", remedy="Add --engine ray.")
+    if workers is None:
+        workers = core_count() if check_device(device) == "cpu" else 1
+    workers = min(workers, max(1, jobs))
+    threads = max(1, core_count() // workers)
+    return Engine(workers, threads, partial(run_locally, workers=workers, threads=threads))

@@ -1,0 +1,46 @@
+"""`train` under torchrun: its first process leads, writes and prints; the others follow.
+
+A follower gets the recipe and the state to resume from over the wire, and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from snn_delays.assembly import check_device
+from snn_delays.atomic import write_bytes
+from snn_delays.config import Recipe
+from snn_delays.distributed import World, joined, launched_rank
+from snn_delays.runs import RunFolder
+from snn_delays.training import train
+
+
+@contextmanager
+def leading(device: str, recipe: Recipe, folder: RunFolder, resume: bool) -> Iterator[World | None]:
+    """The processes to train with, told what to train; None outside torchrun."""
+    if launched_rank() is None:
+        yield None
+        return
+    folder.check(recipe, resume)  # before anyone waits for us
+    with joined(check_device(device)) as world:
+        world.send(recipe.to_toml().encode())
+        kept = resume and folder.checkpoint_file.is_file()
+        world.send(folder.checkpoint_file.read_bytes() if kept else b"")
+        yield world
+
+
+def follow(device: str, data_dir: Path | None) -> None:
+    """Take part in the leader's run from its beginning to its end."""
+    with joined(check_device(device)) as world, TemporaryDirectory() as place:
+        for number in (signal.SIGINT, signal.SIGTERM):  # the leader stops the run, between batches
+            signal.signal(number, signal.SIG_IGN)
+        folder = RunFolder(place)
+        write_bytes(folder.recipe_file, world.send())
+        state = world.send()
+        if state:
+            write_bytes(folder.checkpoint_file, state)
+        train(folder.recipe(), folder, data_dir=data_dir, resume=True, world=world)

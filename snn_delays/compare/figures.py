@@ -1,0 +1,321 @@
+"""Pictures of a study, as SVG that lies inside the report.
+
+Small ones, so that a phone shows them without shrinking their letters much.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+from numpy.typing import NDArray
+
+from snn_delays.checkpoint import load_tensors
+from snn_delays.compare.results import CellResult, variant_accuracies
+from snn_delays.compare.statistics import Spread, confusion, spread
+from snn_delays.data.variants import Variant
+from snn_delays.plots import layer_title
+from snn_delays.runs import Record
+
+COLOURS = {
+    "none": "#7a7a7a",
+    "matched": "#a0784c",
+    "fixed": "#e08a00",
+    "fixed-matched": "#c4441c",
+    "delays-only": "#00936b",
+    "learned": "#1f5fa8",
+    "axonal": "#b0569a",
+    "dendritic": "#4aa3d8",
+}
+"""The arms' colours; told apart by most colour-blind readers too."""
+
+_PIXELS_PER_INCH = 96
+_STYLE: Any = {
+    "svg.fonttype": "path",
+    "svg.hashsalt": "snn-delays",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.6,
+}
+
+
+_ALTERATIONS = {
+    "jitter": ("standard deviation of jitter (ms)", "Spikes moved in time"),
+    "jitter-channels": ("standard deviation of jitter (ms)", "Channels moved in time"),
+    "delete": ("share of spikes left out", "Spikes left out"),
+}
+"""Axis label and title for each kind of altered spikes that has a strength."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture for the report; `alt` says in words what it shows, sizes are in pixels."""
+
+    title: str
+    alt: str
+    uri: str
+    width: int
+    height: int
+
+
+def _picture(title: str, alt: str, figure: Figure) -> Picture:
+    """Draw a figure as SVG in a data URI; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    uri = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    width, height = (round(inches * _PIXELS_PER_INCH) for inches in figure.get_size_inches())
+    return Picture(title, alt, uri, width, height)
+
+
+def _percent(values: Sequence[float]) -> list[float]:
+    return [100 * value for value in values]
+
+
+def _whiskers(figures: Sequence[Spread]) -> NDArray[np.float64]:
+    """Lengths of the interval below and above each mean, `[2, figures]`, in percent."""
+    pairs = [(0.0, 0.0) if f.low is None else (f.mean - f.low, f.high - f.mean) for f in figures]  # type: ignore[operator]
+    return 100 * np.abs(np.array(pairs).T)
+
+
+def pictures(results: Sequence[CellResult], chance: float, classes: Sequence[str]) -> list[Picture]:
+    """All pictures of one setting's arms."""
+    with matplotlib.rc_context(_STYLE):
+        found = [arms_picture(results, chance), *curve_pictures(results)]
+        found += robustness_pictures(results, chance) + reversal_pictures(results, chance)
+        for result in results:
+            if result.cell.recipe.delays == "learned":
+                found += delay_pictures(result)
+        found += [confusion_picture(result, classes) for result in results]
+    return found
+
+
+def _rows(results: Sequence[CellResult], chance: float) -> tuple[Figure, Any]:
+    """A figure with one row for each arm, accuracy from left to right."""
+    figure = Figure(figsize=(5.2, max(2.9, 0.9 + 0.36 * len(results))), layout="constrained")
+    axis = figure.subplots()
+    axis.axvline(100 * chance, color="#999999", linestyle=":", linewidth=1)
+    axis.text(100 * chance, len(results) - 0.42, " chance", color="#777777", fontsize=8)
+    axis.set(yticks=range(len(results)), yticklabels=[r.cell.arm for r in results])
+    axis.set(xlim=(0, 100), ylim=(len(results) - 0.3, -0.6))
+    axis.grid(visible=False, axis="y")
+    return figure, axis
+
+
+def arms_picture(results: Sequence[CellResult], chance: float) -> Picture:
+    """Mean and interval of each arm, and every seed as a dot below them."""
+    figure, axis = _rows(results, chance)
+    for row, result in enumerate(results):
+        found, colour = result.rounded, COLOURS[result.cell.arm]
+        dots = _percent(found.values)
+        axis.plot(dots, [row + 0.2] * len(dots), ".", color=colour, alpha=0.45)
+        axis.errorbar(
+            _percent([found.mean]),
+            [row - 0.1],
+            xerr=_whiskers([found]),
+            fmt="o",
+            color=colour,
+            capsize=3,
+        )
+    axis.set(xlabel="accuracy with integer delays (%)")
+    words = ", ".join(f"{r.cell.arm} {100 * r.rounded.mean:.1f} %" for r in results)
+    return _picture("Accuracy of each arm", f"Accuracy with integer delays: {words}.", figure)
+
+
+def curve_pictures(results: Sequence[CellResult]) -> list[Picture]:
+    """Accuracy on the data that chose the epoch, and loss: mean over seeds, and their range."""
+    histories = {r.cell.arm: [f.read_metrics() for f in r.folders.values()] for r in results}
+    recorded = next(iter(histories.values()))[0][0]
+    labels = {
+        "valid_accuracy": "valid accuracy (%)",
+        "test_accuracy": "test accuracy (%)",
+        "train_loss": "loss in training",
+    }
+    return [
+        _curve_picture(histories, key, label) for key, label in labels.items() if key in recorded
+    ]
+
+
+def _curve_picture(histories: dict[str, list[list[Record]]], key: str, label: str) -> Picture:
+    figure = Figure(figsize=(5.2, 2.9), layout="constrained")
+    axis = figure.subplots()
+    words = []
+    for arm, runs in histories.items():
+        lines = np.array([[record[key] for record in run] for run in runs])
+        lines *= 1 if key == "train_loss" else 100
+        epochs = [record["epoch"] for record in runs[0]]
+        axis.plot(epochs, lines.mean(0), color=COLOURS[arm], label=arm)
+        axis.fill_between(epochs, lines.min(0), lines.max(0), color=COLOURS[arm], alpha=0.15, lw=0)
+        words.append(f"{arm} {lines[:, -1].mean():.3g}")
+    if key == "train_loss":
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(LogFormatter())
+        axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+    axis.set(xlabel="epoch", ylabel=label)
+    axis.legend(frameon=False, fontsize=8)
+    alt = f"{label} over the epochs, mean and range over seeds; in the last: {', '.join(words)}."
+    return _picture(f"Learning curves: {label.removesuffix(' (%)')}", alt, figure)
+
+
+def robustness_pictures(results: Sequence[CellResult], chance: float) -> list[Picture]:
+    """Accuracy against the strength of each kind of alteration that has one; none for frames."""
+    found = {result.cell.arm: variant_accuracies(result) for result in results}
+    kinds = dict.fromkeys(v.kind for v in found[results[0].cell.arm] if v.strength is not None)
+    return [_robustness_picture(results, found, kind, chance) for kind in kinds]
+
+
+def reversal_pictures(results: Sequence[CellResult], chance: float) -> list[Picture]:
+    """Accuracy as it is and with time reversed, one row for each arm; none for frames."""
+    reverse = Variant("reverse")
+    if reverse not in variant_accuracies(results[0]):
+        return []
+    figure, axis = _rows(results, chance)
+    words = []
+    for row, result in enumerate(results):
+        colour, reversed_ = COLOURS[result.cell.arm], variant_accuracies(result)[reverse]
+        means = _percent([result.rounded.mean, reversed_.mean])
+        axis.plot(means, [row, row], color=colour, alpha=0.4)
+        axis.plot(means[:1], [row], "o", color=colour, markerfacecolor="white")
+        axis.errorbar(
+            means[1:], [row], xerr=_whiskers([reversed_]), fmt="o", color=colour, capsize=3
+        )
+        words.append(f"{result.cell.arm} {means[1]:.1f} %")
+    axis.set(xlabel="accuracy (%): as it is (open) and reversed (filled)")
+    alt = f"Accuracy when every clip runs backwards in time: {', '.join(words)}."
+    return [_picture("Time reversed", alt, figure)]
+
+
+def _robustness_picture(
+    results: Sequence[CellResult],
+    found: dict[str, dict[Variant, Spread]],
+    kind: str,
+    chance: float,
+) -> Picture:
+    figure = Figure(figsize=(5.2, 2.9), layout="constrained")
+    axis = figure.subplots()
+    words = []
+    for result in results:
+        arm = result.cell.arm
+        curve = {v.strength or 0.0: f for v, f in found[arm].items() if v.kind == kind}
+        points = [result.rounded, *curve.values()]
+        axis.errorbar(
+            [0.0, *curve],
+            [100 * point.mean for point in points],
+            yerr=_whiskers(points),
+            color=COLOURS[arm],
+            marker="o",
+            markersize=3.5,
+            capsize=2,
+            label=arm,
+        )
+        words.append(f"{arm} {100 * points[-1].mean:.1f} %")
+    axis.axhline(100 * chance, color="#999999", linestyle=":", linewidth=1)
+    label, title = _ALTERATIONS[kind]
+    axis.set(xlabel=label, ylabel="accuracy (%)", ylim=(0, 101))
+    axis.legend(frameon=False, fontsize=8)
+    alt = f"Accuracy against {label}; at the strongest: {', '.join(words)}."
+    return _picture(title, alt, figure)
+
+
+def delay_pictures(result: CellResult) -> list[Picture]:
+    """Delays of an arm before and after learning, and how far they moved; all seeds together."""
+    layers: dict[str, list[tuple[Any, Any]]] = {}
+    for folder in result.folders.values():
+        tensors, _ = load_tensors(folder.model_file)
+        for name, delay in tensors.items():
+            layer, _, last = name.rpartition(".")
+            if last == "delay":
+                start = tensors[f"{layer}.start_delay"]
+                layers.setdefault(layer, []).append((start.flatten(), delay.flatten()))
+    before_after = {
+        layer_title(layer): [np.concatenate(side) for side in zip(*pairs, strict=True)]
+        for layer, pairs in layers.items()
+    }
+    return [_histograms(result, before_after), _moves(result, before_after)]
+
+
+def _panels(count: int) -> tuple[Figure, list[Any]]:
+    """A figure with two panels in a row."""
+    rows = math.ceil(count / 2)
+    figure = Figure(figsize=(5.2, 0.5 + 2.1 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, 2, squeeze=False).flat)
+    for unused in panels[count:]:
+        unused.set_visible(False)
+    return figure, panels
+
+
+def _histograms(result: CellResult, layers: dict[str, list[NDArray[Any]]]) -> Picture:
+    longest = result.cell.recipe.max_delay
+    edges = np.arange(longest + 2) - 0.5
+    figure, panels = _panels(len(layers))
+    for axis, (name, (before, after)) in zip(panels, layers.items(), strict=False):
+        axis.hist(np.rint(after), edges, color=COLOURS[result.cell.arm], label="after")
+        axis.hist(np.rint(before), edges, histtype="step", color="#333333", lw=1, label="before")
+        axis.set(title=name, xlabel="delay (steps)")
+        axis.tick_params(labelsize=8)
+    panels[0].set(ylabel="delays", ylim=(0, 1.35 * panels[0].get_ylim()[1]))
+    panels[0].legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
+    words = "; ".join(
+        f"{name}: mean {before.mean():.1f} before, {after.mean():.1f} after, "
+        f"{(np.rint(after) == 0).mean():.0%} at 0, {(np.rint(after) == longest).mean():.0%} at "
+        f"{longest}"
+        for name, (before, after) in layers.items()
+    )
+    arm = result.cell.arm
+    return _picture(f"Delays before and after: {arm}", f"Delays in steps. {words}.", figure)
+
+
+def _moves(result: CellResult, layers: dict[str, list[NDArray[Any]]]) -> Picture:
+    longest = result.cell.recipe.max_delay
+    edges = np.linspace(-longest, longest, 4 * min(longest, 20) + 2) if longest else [-0.5, 0.5]
+    figure, panels = _panels(len(layers))
+    for axis, (name, (before, after)) in zip(panels, layers.items(), strict=False):
+        axis.hist(after - before, edges, color=COLOURS[result.cell.arm])
+        axis.axvline(0, color="#333333", lw=0.8)
+        axis.set(title=name, xlabel="move (steps)")
+        axis.tick_params(labelsize=8)
+    panels[0].set(ylabel="delays")
+    words = "; ".join(
+        f"{name}: {np.abs(after - before).mean():.1f} steps on average"
+        for name, (before, after) in layers.items()
+    )
+    arm = result.cell.arm
+    return _picture(f"How far delays moved: {arm}", f"Moves of delays. {words}.", figure)
+
+
+def confusion_picture(result: CellResult, classes: Sequence[str]) -> Picture:
+    """Which class was answered as which, over all seeds."""
+    answers = result.answers.values()
+    labels = np.concatenate([a.labels for a in answers])
+    given = np.concatenate([a.rounded for a in answers])
+    matrix = confusion(labels, given, len(classes))
+    size = min(5.2, 2.6 + 0.075 * len(classes))
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(matrix, cmap="Blues", vmin=0, vmax=1, interpolation="none")
+    small = 8 if len(classes) <= 12 else 5.5
+    axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=small)
+    axis.set_yticks(range(len(classes)), classes, fontsize=small)
+    axis.set(xlabel="answered", ylabel="class")
+    axis.grid(visible=False)
+    wrong = np.where(np.eye(len(classes), dtype=bool), 0, matrix)
+    row, column = divmod(int(wrong.argmax()), len(classes))
+    share = spread(np.diag(matrix).tolist()).mean
+    alt = (
+        f"{share:.0%} of the clips of a class are answered as that class, on average; most often "
+        f"{classes[row]} is taken for {classes[column]} ({wrong.max():.0%})."
+    )
+    return _picture(f"Confusion: {result.cell.arm}", alt, figure)

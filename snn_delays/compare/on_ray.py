@@ -1,0 +1,174 @@
+"""Jobs on a Ray cluster: each is a task that any machine can take, and take up again.
+
+Machines share no files: a run folder travels as a ZIP archive, there and back.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import socket
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snn_delays.atomic import write_bytes
+from snn_delays.compare.jobs import Job, Result, run_job
+from snn_delays.errors import RunError, SnnDelaysError
+
+ATTEMPTS = 4
+"""How often a run is begun whose machine or process was lost."""
+
+PATIENCE_SECONDS = 10.0
+"""How long a cluster may take to answer at all."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+def run_on_ray(
+    jobs: Sequence[Job], address: str | None, threads: int
+) -> Iterator[tuple[Job, Result]]:
+    """Run jobs as tasks of `threads` cores each (and a GPU, for `cuda`); yield each as it ends.
+
+    Its run folder is then complete on this machine, whatever happens to the cluster. A run whose
+    worker or machine is lost is done again elsewhere. Every machine needs this package, and the
+    data at the same path.
+
+    Args:
+        jobs: what to do.
+        address: of the cluster, such as `10.0.0.1:6379`; None is one on this machine.
+        threads: of each run.
+    Yields:
+        The job, and its summary or the error that ended it.
+    Raises:
+        SnnDelaysError: Ray is not installed, the cluster does not answer, or no machine of it has
+            so many cores.
+    """
+    if not jobs:
+        return
+    ray = _connect(address)
+    try:
+        cores = max(_cores(ray))
+        if threads > cores:  # would wait for ever
+            there = f"at most {cores}, the cores of the cluster's largest machine"
+            raise SnnDelaysError("`threads`", there, threads)
+        task = ray.remote(num_cpus=threads, max_retries=ATTEMPTS - 1)(_run_elsewhere)
+        pending = {}
+        for job in jobs:
+            own = task.options(name=job.name, num_gpus=int(job.device.startswith("cuda")))
+            pending[own.remote(_portable(job), pack(job.folder), threads)] = job
+        while pending:
+            (done,), _ = ray.wait(list(pending), num_returns=1)
+            job = pending.pop(done)
+            yield job, _collect(ray, done, job)
+    finally:
+        ray.shutdown()  # cancels what is still running
+
+
+def cluster_cores(address: str | None) -> int:
+    """Cores of all machines of a cluster together; raises as `run_on_ray`."""
+    ray = _connect(address)
+    try:
+        return sum(_cores(ray))
+    finally:
+        ray.shutdown()
+
+
+def pack(folder: Path) -> bytes:
+    """The files below a folder as a ZIP archive; empty if there is no such folder."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                archive.write(path, path.relative_to(folder).as_posix())
+    return content.getvalue()
+
+
+def unpack(content: bytes, folder: Path) -> None:
+    """Put an archive's files in the place of a folder, all at once.
+
+    Raises:
+        RunError: it is damaged, or a name in it leads out of the folder.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise RunError(f"What a worker sent for {folder} is damaged ({error})") from error
+    for name in files:
+        if not all(_NAME.fullmatch(part) for part in name.split("/")):
+            raise RunError(f"What a worker sent for {folder} holds an unsafe name: {name!r}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
+        fresh = Path(place) / folder.name
+        fresh.mkdir()
+        for name, data in files.items():
+            write_bytes(fresh / name, data)
+        if folder.exists():
+            folder.rename(Path(place) / "before")
+        fresh.rename(folder)
+
+
+def _connect(address: str | None) -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise SnnDelaysError(
+            "--engine ray needs Ray, which is not installed",
+            remedy='Run: pip install "snn-delays[ray]"',
+        ) from None
+    try:
+        if address is not None and ":" in address:  # Ray itself would try for minutes
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            socket.create_connection((host, int(port)), PATIENCE_SECONDS).close()
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise SnnDelaysError(
+            f"No Ray cluster answers at {address or 'this machine'} ({str(error).splitlines()[0]})",
+            remedy="Start one with `ray start --head`, and give its address with --address.",
+        ) from error
+    return ray
+
+
+def _cores(ray: Any) -> list[int]:
+    """Cores of each machine of the cluster."""
+    return [int(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]]
+
+
+def _portable(job: Job) -> Job:
+    """The job without anything of this machine's paths but the data's."""
+    data_dir = None if job.data_dir is None else job.data_dir.resolve()
+    return replace(job, folder=Path(job.folder.name), data_dir=data_dir)
+
+
+def _run_elsewhere(job: Job, begun: bytes, threads: int) -> tuple[Result, bytes]:
+    """The task: run the job from what is there of it, and return the result with its folder."""
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory(prefix="snn-delays-") as place:
+        folder = Path(place) / job.folder
+        try:
+            unpack(begun, folder)
+            return run_job(replace(job, folder=folder)), pack(folder)
+        except SnnDelaysError as error:
+            return error, pack(folder)
+        except Exception as error:
+            return RunError(f"{type(error).__name__}: {error}"), pack(folder)
+
+
+def _collect(ray: Any, done: Any, job: Job) -> Result:
+    """The result of a task that ended, with its run folder brought here."""
+    try:
+        result, content = ray.get(done)
+        unpack(content, job.folder)
+    except ray.exceptions.RayError as error:
+        reason = str(error).splitlines()[0]
+        return RunError(f"The run was lost {ATTEMPTS} times, at last so: {reason}")
+    except RunError as error:
+        return error
+    return result

@@ -1,0 +1,140 @@
+"""What a study found, in sentences: the verdict, and what the reader should beware of."""
+
+from __future__ import annotations
+
+from snn_delays.compare.jobs import Setting
+from snn_delays.compare.results import CellResult, Comparison, Results
+from snn_delays.compare.statistics import Spread, smallest_p
+
+_NAMES = {
+    "none": "no delays",
+    "matched": "a wider network without delays",
+    "fixed": "fixed random delays",
+    "fixed-matched": "a wider network with fixed random delays",
+    "delays-only": "learned delays over frozen weights",
+    "learned": "learned delays",
+    "axonal": "learned delays per input",
+    "dendritic": "learned delays per output",
+}
+_SIGNIFICANT = 0.05
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """`86.5 %`, or a dash where there is no figure."""
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def points(share: float) -> str:
+    """A share in percent or points, without a unit: `86.5`."""
+    return f"{100 * share:.1f}"
+
+
+def signed(share: float) -> str:
+    """A difference in points: `+1.2`, `−0.3`."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def interval(found: Spread) -> str:
+    """`85.2 to 87.1`, in percent or points; a dash for a single seed."""
+    if found.low is None or found.high is None:
+        return "–"
+    return f"{points(found.low)} to {points(found.high)}".replace("-", "−")
+
+
+def p_text(p: float | None) -> str:
+    """`0.25`, `0.002` or `< 0.001`; a dash for none."""
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def split_name(results: Results) -> str:
+    """The clips that are compared: `test` or `valid`."""
+    return results.metric.removesuffix("_accuracy")
+
+
+def setting_text(setting: Setting) -> str:
+    """`max_delay=8, tau=2`."""
+    return ", ".join(f"{name}={value}" for name, value in setting)
+
+
+def verdict(results: Results, setting: Setting) -> str:
+    """How good the arm in question is at a setting, and how far from the others.
+
+    In question is `learned`; without it, the arm with the largest mean.
+    """
+    found = results.at(setting)
+    best = max(found, key=lambda result: result.rounded.mean)
+    asked = next((r for r in found if r.cell.arm == "learned"), best)
+    figure = asked.rounded
+    seeds = len(figure.values)
+    known = f"{seeds} seeds, 95 % interval {interval(figure)}" if seeds > 1 else "one seed"
+    where = f"At {setting_text(setting)}, " if setting else ""
+    subject = _NAMES[asked.cell.arm]
+    subject = subject if where else subject[0].upper() + subject[1:]
+    verb = "answers" if " network " in subject else "answer"
+    sentence = (
+        f"{where}{subject} {verb} {percent(figure.mean)} of the {split_name(results)} clips right "
+        f"({known})"
+    )
+    named = [
+        comparison
+        for comparison in results.comparisons(setting)
+        if asked in (comparison.first, comparison.second)
+        and _other(comparison, asked).cell.arm in _worth_saying(found, asked)
+    ]
+    named.sort(key=lambda comparison: -_other(comparison, asked).rounded.mean)
+    against = [_against(comparison, asked) for comparison in named]
+    return f"{sentence}: {'; '.join(against)}." if against else f"{sentence}."
+
+
+def _worth_saying(found: list[CellResult], asked: CellResult) -> set[str]:
+    """The arms that a verdict names: the best of the others, `fixed` and `none`."""
+    others = [result for result in found if result is not asked]
+    best = max(others, key=lambda result: result.rounded.mean, default=asked)
+    return {best.cell.arm, "fixed", "none"}
+
+
+def _other(comparison: Comparison, asked: CellResult) -> CellResult:
+    return comparison.second if comparison.first is asked else comparison.first
+
+
+def _against(comparison: Comparison, asked: CellResult) -> str:
+    """`46.8 points more than fixed random delays (45.0 to 48.6, p = 0.02)`."""
+    figure = comparison.difference.spread
+    more = "more" if comparison.first is asked else "less"
+    other = _NAMES[_other(comparison, asked).cell.arm]
+    words = f"{points(figure.mean)} points {more} than {other}"
+    if figure.low is None or comparison.corrected is None:
+        return words
+    if comparison.difference.smallest_p > _SIGNIFICANT:
+        return f"{words} ({interval(figure)})"  # too few seeds for a test; `warnings` says so
+    p = p_text(comparison.corrected)
+    words += f" ({interval(figure)}, corrected p {p if p.startswith('<') else f'= {p}'})"
+    return words if comparison.corrected <= _SIGNIFICANT else f"{words}, which may be chance"
+
+
+def warnings(results: Results) -> list[str]:
+    """What makes the figures weaker than they look."""
+    seeds = min(len(result.summaries) for result in results.cells)
+    found = []
+    least = smallest_p(seeds)
+    if seeds == 1:
+        found.append("One seed: there is no spread, no interval and no test. Run more seeds.")
+    elif least > _SIGNIFICANT:
+        found.append(
+            f"With {seeds} seeds the permutation test cannot give less than p = {least:g}, however "
+            "large a difference is: look at the differences of the seeds, or run at least 6."
+        )
+    if 1 < seeds < 10:
+        found.append("Bootstrap intervals of fewer than about 10 seeds are too narrow.")
+    if results.metric == "valid_accuracy":
+        found.append(
+            "There was no test data. The accuracy is that of valid, the data that also chose the "
+            "epoch, so it is too high, for every arm."
+        )
+    if any(s["protocol"] == "paper" for r in results.cells for s in r.summaries.values()):
+        found.append("Protocol paper: the test set chose the epoch, so test accuracy is too high.")
+    if len({len(result.summaries) for result in results.cells}) > 1:
+        found.append("Some runs are missing; differences are over the seeds that both arms have.")
+    return found

@@ -1,0 +1,117 @@
+"""One run spread over two processes (gloo) against the same run in one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from spread_script import CASES, gradients, train_in_float64
+from tiny import FLAGS, tiny_run
+
+from snn_delays.distributed import World, joined
+from snn_delays.errors import SnnDelaysError
+from snn_delays.runs import RunFolder
+
+SCRIPT = str(Path(__file__).parent / "spread_script.py")
+
+
+def torchrun(*words):
+    """Run in two processes; exit code and output. A hang fails the test."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory):
+    """The folder that `spread_script.py check` wrote."""
+    out = tmp_path_factory.mktemp("spread")
+    code, output = torchrun(SCRIPT, "check", out)
+    assert code == 0, output
+    return out
+
+
+@pytest.mark.parametrize("number", range(len(CASES)))
+def test_gradients_and_statistics_are_those_of_the_whole_batch(checked, number):
+    expected = gradients(CASES[number])
+    assert any(value.abs().max() > 1e-3 for name, value in expected.items() if "delay" in name)
+    for rank in range(2):
+        found = load_file(checked / f"case{number}-rank{rank}.safetensors")
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-11, msg=name)
+
+
+def test_training_is_the_same_in_two_processes_as_in_one(checked, tmp_path):
+    expected, summary = train_in_float64(RunFolder(tmp_path / "run"))
+    assert len(expected) == 21
+    folders = [RunFolder(checked / f"run{rank}") for rank in range(2)]
+    for rank in range(2):
+        losses = load_file(checked / f"losses-rank{rank}.safetensors")["losses"]
+        torch.testing.assert_close(losses, expected, rtol=0, atol=1e-6)
+    models = [load_file(folder.model_file) for folder in folders]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+    for name in ("train_accuracy", "valid_accuracy", "test_accuracy", "test_accuracy_live"):
+        assert [f.summary()[name] for f in folders] == [summary[name]] * 2, name
+    for mine, theirs in zip(
+        RunFolder(tmp_path / "run").read_metrics(), folders[0].read_metrics(), strict=True
+    ):
+        assert mine["train_accuracy"] == theirs["train_accuracy"]
+        assert mine["spike_rates"] == pytest.approx(theirs["spike_rates"], rel=1e-9)
+
+
+@pytest.mark.parametrize(("clips", "size"), [(1, 1), (7, 3), (256, 2), (3, 8), (1, 2)])
+def test_shares_cover_a_batch_once(clips, size):
+    shares = [World(rank, size, torch.device("cpu")).share(clips) for rank in range(size)]
+    covered = [n for s in shares if s.counts for n in range(clips)[s.own]]
+    assert covered == list(range(clips))
+    sizes = [len(range(clips)[s.own]) for s in shares]
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
+    weights = [float(s.weigh(torch.tensor(1.0))) for s in shares]
+    assert sum(weights) == pytest.approx(1.0)
+
+
+def test_a_process_that_dies_ends_the_job_and_resume_goes_on(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    words = ["train", *FLAGS, "--epochs", "3", "--quiet"]
+    code, output = torchrun(SCRIPT, "die", *words, "--out", run.path)
+    assert code == 1
+    assert "Process 0 of the run lost another one" in output
+    assert "Start torchrun again with --resume" in output
+    assert [r["epoch"] for r in run.read_metrics()] == [1]
+    code, output = torchrun("-m", "snn_delays", "train", "--resume", "--out", run.path)
+    assert code == 0, output
+    assert output.count("Continuing after epoch 1.") == 1  # only the first process prints
+    assert output.count("Test accuracy with integer delays") == 1
+    summary = json.loads(run.summary_file.read_text())
+    assert summary["processes"] == 2
+    assert run.network_file.is_file()
+    whole, _ = tiny_run(tmp_path / "whole", epochs=3)
+    for spread, alone in zip(run.read_metrics(), whole.read_metrics(), strict=True):
+        assert spread["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-3)
+
+
+def test_the_leader_refuses_a_folder_before_it_waits_for_anyone(call, monkeypatch, trained):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("RANK", "0")
+    code, _, err = call("train", *FLAGS, "--out", trained[0].path)
+    assert code == 2
+    assert "exists already" in err
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(torch.cuda.device_count() + 1))
+    with pytest.raises(SnnDelaysError, match=r"--nproc-per-node must be at most \d+, the number"):
+        joined("cuda").__enter__()

@@ -1,0 +1,77 @@
+"""Every command and every piece of Python in the documentation's pages runs, page by page.
+
+Commands are shortened by flags, and the tutorial's recordings are fewer and shorter.
+"""
+
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from tiny import FLAGS
+
+from snn_delays.cli import main
+
+DOCS = Path(__file__).parent.parent / "scripts" / "docs"
+FENCE = re.compile(r"```(sh|python|toml)\n(.*?)```", re.DOTALL)
+PAGES = sorted(path for path in DOCS.rglob("*.md") if FENCE.search(path.read_text("utf-8")))
+
+SHORT = [*FLAGS, "--epochs", "1"]
+SHORTER = {"train": SHORT, "compare": [*SHORT, "--seeds", "1"], "verify": ["--clips", "1"]}
+"""Flags that make a command quick; the last of a repeated flag counts."""
+
+SMALLER = {"TAKES, WORDS = 16_000, 24,": "TAKES, WORDS = 16_000, 6,", "1300 + 100 *": "300 + 30 *"}
+"""Changes of Python that make it quick."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_the_page_does_what_it_says(page, tmp_path, monkeypatch, shd_folder):
+    text = page.read_text("utf-8")
+    if "data encode" in text:
+        pytest.importorskip("soundfile", reason="the extra `gsc` is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("snn_delays.plots.plot_run", lambda *_: [])  # tests/test_plots.py draws
+    (tmp_path / "FILE.h5").symlink_to(shd_folder / "shd_train.h5")
+    for kind, block in FENCE.findall(text):
+        if kind == "toml":
+            (tmp_path / "mine.toml").write_text(block, "utf-8")
+        elif kind == "python":
+            exec(compile(shortened(block), page.name, "exec"), {"__name__": "docs"})
+        else:
+            for line in block.splitlines():
+                run(line)
+
+
+def shortened(code):
+    for long, short in SMALLER.items():
+        code = code.replace(long, short)
+    return code
+
+
+def run(line):
+    """Run a `snn-delays` command, and check that it ends well."""
+    words = shlex.split(line)
+    if words[0] != "snn-delays":
+        assert words[0] == "pip", line
+        return
+    if words[1] == "verify" and find_spec("nest") is None:
+        return  # the extra `verify` is not installed; tests/test_verify.py has its own tests
+    code = 0
+    try:
+        main([*words[1:], *SHORTER.get(words[1], [])])
+    except SystemExit as stop:
+        code = stop.code or 0
+    assert code == 0, line
+
+
+def test_there_are_pages_and_the_tutorial_goes_from_recordings_to_a_chip():
+    assert len(PAGES) >= 5
+    tutorial = (DOCS / "tutorial.md").read_text("utf-8")
+    for step in ("data encode", "train", "compare", "weight_bits", "--target loihi2", "verify"):
+        assert f"snn-delays {step}" in tutorial or step in tutorial
+
+
+def test_the_shortened_python_is_still_in_the_tutorial():
+    tutorial = (DOCS / "tutorial.md").read_text("utf-8")
+    assert all(long in tutorial for long in SMALLER)
