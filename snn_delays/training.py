@@ -86,8 +86,8 @@ def train(
         reporter.message(f"Reading {recipe.dataset}")
         splits = load_splits(recipe, data_dir, device)
         sizes = (splits.train.channels, len(splits.train.classes))
-        processes = 1 if world is None else world.size
-        clips = min(len(splits.train), math.ceil(recipe.batch_size / processes))
+        together = min(recipe.batch_size, len(splits.train))
+        clips = together if world is None else math.ceil(together / world.size)
         memory.refuse_too_large(recipe, *sizes, clips, device, limit)
         torch.manual_seed(_seed(recipe.seed, 0))
         net = network_from_recipe(recipe, *sizes).to(device)
@@ -257,7 +257,12 @@ def _first_position(net: DelaySNN, device: torch.device) -> ckpt.Position:
 
 
 def _training_batch(
-    data: ClipDataset, indices: Tensor, recipe: Recipe, epoch: int, batch: int, share: Share | None
+    data: ClipDataset,
+    indices: Tensor,
+    recipe: Recipe,
+    epoch: int,
+    batch: int,
+    share: Share | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A batch, or a share of it, as the recipe augments it.
 

@@ -5,12 +5,14 @@ Pages are Markdown; the command line's page is generated, the API's comes from d
 
 from __future__ import annotations
 
-import html
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from docutils.nodes import SkipNode
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 
 import snn_delays
@@ -22,9 +24,10 @@ author = "the snn-delays contributors"
 copyright = f"2026, {author}"
 release = snn_delays.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+smartquotes = False  # `--set` is two hyphens
 exclude_patterns = ["figures"]
 default_role = "literal"  # docstrings quote names in single backticks
 autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": True}
@@ -37,6 +40,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Shape", "Source"]
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"snn-delays {release}"
 html_show_sourcelink = False
@@ -68,12 +72,25 @@ def _write_cli_page(app: Sphinx) -> None:
     done = subprocess.run(
         [*command, "--name", "snn-delays"], capture_output=True, text=True, check=True
     )
-    text = html.unescape(re.sub(r"</?span[^>]*>", "", done.stdout))
+    text = re.sub(r"<span[^>]*>(.*?)</span>", r"`\1`", done.stdout)
     text = text.replace("# `snn-delays`", "# The command line", 1)
     (HERE / "cli.md").write_text(text, encoding="utf-8")
 
 
+def _inline_math(translator: Any, node: Any) -> None:
+    """A formula in the text, as MathML: needs no script from elsewhere."""
+    translator.body.append(tex2mathml(node.astext(), as_block=False))
+    raise SkipNode
+
+
+def _block_math(translator: Any, node: Any) -> None:
+    """A formula on its own, as MathML."""
+    translator.body.append(tex2mathml(node.astext().strip(), as_block=True))
+    raise SkipNode
+
+
 def setup(app: Sphinx) -> None:
     """Connect what is generated."""
+    app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
     app.connect("include-read", _links_into_the_site)
     app.connect("builder-inited", _write_cli_page)
