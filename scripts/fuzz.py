@@ -171,7 +171,7 @@ def main() -> None:
         f"-max_total_time={seconds}",
         "-rss_limit_mb=4096",
         "-timeout=20",
-        "-max_len=20000",
+        "-max_len=200000",
     ]
     atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={corpus}/found-", str(corpus)], once)
     atheris.Fuzz()

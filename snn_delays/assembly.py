@@ -5,6 +5,7 @@ Also the way back: the trained network of a run folder.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,17 @@ def _class_names(facts: dict[str, Any], where: Path) -> list[str]:
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise RunError(f"`classes` in {where}", "a list of names")
     return names
+
+
+def be_deterministic() -> None:
+    """Let torch use deterministic algorithms only, in this process from now on.
+
+    On a GPU the same run then gives the same bits, and takes longer; on a CPU it does so anyway.
+    Call it before CUDA is first used.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def check_device(device: str) -> str:

@@ -21,6 +21,7 @@ from snn_delays.errors import RecipeError
 Dataset = Literal["synthetic", "shd", "ssc", "gsc"]
 Protocol = Literal["valid", "last", "paper"]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Rate = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class Augment(BaseModel):
@@ -86,22 +87,22 @@ class Recipe(BaseModel):
     kernel_count: int = Field(1, ge=1, le=64, description="delayed contacts per pair of neurons")
     tail_steps: int = Field(24, ge=0, le=10_000, description="zeros after the input, every arm")
     bias: bool = Field(False, description="a bias in every delay layer")
-    tau: float = Field(1.005, gt=1, description="membrane time constant")
+    tau: float = Field(1.005, gt=1, le=1e6, description="membrane time constant")
     learn_tau: bool = Field(False, description="learn one time constant per hidden layer")
-    v_threshold: float = Field(1.0, gt=0, description="firing threshold")
-    v_reset: float = Field(0.0, description="potential after a spike (hard reset)")
+    v_threshold: float = Field(1.0, gt=0, le=1e6, description="firing threshold")
+    v_reset: float = Field(0.0, ge=-1e6, description="potential after a spike (hard reset)")
     reset: Literal["hard", "soft"] = Field("hard", description="soft subtracts the threshold")
     decay_input: bool = Field(False, description="divide the input current by tau")
     detach_reset: bool = Field(True, description="no gradient through the reset")
     surrogate: Literal["atan", "sigmoid", "soft_sign", "erf", "piecewise_quadratic"] = Field(
         "atan", description="shape of the surrogate gradient"
     )
-    surrogate_alpha: float = Field(5.0, gt=0, description="its steepness")
+    surrogate_alpha: float = Field(5.0, gt=0, le=1e6, description="its steepness")
     dropout: float = Field(0.4, ge=0, lt=1, description="share of hidden neurons silenced per clip")
     readout: Literal["softmax_sum", "max", "mean", "last"] = Field(
         "softmax_sum", description="how potentials become class scores"
     )
-    readout_tau: float | None = Field(None, gt=1, description="tau of the readout; as `tau`")
+    readout_tau: float | None = Field(None, gt=1, le=1e6, description="the readout's; as `tau`")
 
     # Training
     init: str | None = Field(None, description="run folder whose network training starts from")
@@ -111,7 +112,7 @@ class Recipe(BaseModel):
     epochs: Positive = Field(150, description="passes over the training data")
     batch_size: Positive = Field(256, description="clips per step")
     optimizer: Literal["adam", "adamw"] = Field("adam", description="for weights and delays")
-    weight_lr: float = Field(5e-3, gt=0, le=1e6, description="peak rate of the weights (one cycle)")
+    weight_lr: Rate = Field(5e-3, gt=0, description="peak rate of the weights (one cycle)")
     weight_decay: float = Field(
         1e-5, ge=0, le=1e6, description="on weights; not on norms or delays"
     )

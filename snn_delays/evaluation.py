@@ -17,7 +17,7 @@ from snn_delays import network_format as nf
 from snn_delays.data import ClipDataset
 from snn_delays.distributed import World, total
 from snn_delays.engine import Network
-from snn_delays.errors import DataError
+from snn_delays.errors import DataError, SnnDelaysError
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def evaluate(
 
     The processes of a `world` take turns at the batches, and each gets all the answers.
     """
+    _check_batch_size(batch_size)
     was_training = net.training
     net.eval()
     dtype = next(net.parameters()).dtype
@@ -73,6 +74,7 @@ def answer(network: Network, data: ClipDataset, batch_size: int = 256) -> tuple[
     Returns:
         The answers, and the smallest distance of any membrane to its threshold.
     """
+    _check_batch_size(batch_size)
     predictions, labels, margin = [], [], math.inf
     for indices in torch.arange(len(data)).split(batch_size):
         x, y = data.batch(indices)
@@ -81,6 +83,11 @@ def answer(network: Network, data: ClipDataset, batch_size: int = 256) -> tuple[
         labels.append(y.cpu())
         margin = min(margin, result.margin)
     return Evaluation(torch.cat(predictions), torch.cat(labels)), margin
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise SnnDelaysError("`batch_size`", "at least 1", batch_size)
 
 
 def load_for_network(

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from snn_delays import fused, neurons
 from snn_delays.distributed import Share
 from snn_delays.errors import ShapeError, SnnDelaysError
-from snn_delays.nn import DelayLinear, DelayMode, Granularity
+from snn_delays.nn import DelayLinear, DelayMode, Granularity, check_batch
 from snn_delays.synchronised import batch_norm
 
 Readout = Literal["softmax_sum", "max", "mean", "last"]
@@ -58,7 +58,7 @@ class DelayBlock(nn.Module):
         current = self.synapses(x, steps)
         keep = self._keep(current, share)
         lif = neurons.fused_constants(self.neuron)
-        if lif is not None and fused.supports(current):
+        if lif is not None and fused.supports(current) and not torch.compiler.is_compiling():
             return fused.norm_lif_dropout(current, self.norm, lif, keep, share)
         spikes = self.neuron(self._normalised(current, share))
         return spikes, spikes if keep is None else spikes * keep
@@ -137,6 +137,10 @@ class DelaySNN(nn.Module):
         super().__init__()
         if readout not in get_args(Readout):
             raise SnnDelaysError("`readout`", f"one of {get_args(Readout)}", repr(readout))
+        if not 0 <= dropout < 1:
+            raise SnnDelaysError("`dropout`", "a share from 0, below 1", dropout)
+        if tail_steps < 0:
+            raise SnnDelaysError("`tail_steps`", "at least 0", tail_steps)
         if not hidden:
             raise SnnDelaysError("`hidden`", "at least one layer width", list(hidden))
 
@@ -192,10 +196,11 @@ class DelaySNN(nn.Module):
                 the scores; every step when None.
             share: which clips of a batch these are, where training is spread over processes.
         """
-        if x.dim() != 3 or x.shape[2] != self.in_features or 0 in x.shape:
-            remedy = "Add a batch axis: x.unsqueeze(1)." if x.dim() == 2 else ""
-            expected = f"[T, N, C={self.in_features}] with at least one step and one clip"
-            raise ShapeError("`x`", expected, list(x.shape), remedy)
+        expected = f"[T, N, C={self.in_features}] with at least one step and one clip"
+        first = self.hidden_blocks()[0].synapses
+        check_batch(x, first.weight, expected)
+        if 0 in x.shape:
+            raise ShapeError("`x`", expected, list(x.shape))
         neurons.reset(self)
         steps = x.shape[0] + self.tail_steps
         signal, spikes = x, []

@@ -64,6 +64,8 @@ def lif(
     """
     if not tau > 1.0:
         raise SnnDelaysError("`tau`", "a number of steps above 1", tau)
+    if not v_threshold > (0.0 if v_reset is None else v_reset):
+        raise SnnDelaysError("`v_threshold`", "above the potential after a spike", v_threshold)
     shared = {
         "decay_input": decay_input,
         "v_threshold": float(v_threshold),

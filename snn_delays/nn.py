@@ -173,9 +173,7 @@ class DelayLinear(nn.Module):
 
     def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
         """``[T, N, C_in] -> [steps, N, C_out]``; ``T`` steps when None, zeros after ``x`` ends."""
-        if x.dim() != 3 or x.shape[2] != self.in_features:
-            remedy = "Add a batch axis: x.unsqueeze(1)." if x.dim() == 2 else ""
-            raise ShapeError("`x`", f"[T, N, C_in={self.in_features}]", list(x.shape), remedy)
+        check_batch(x, self.weight, f"[T, N, C_in={self.in_features}]")
         return delayed_linear(x, self.kernel(), self.bias, steps=steps)
 
     def extra_repr(self) -> str:
@@ -185,6 +183,24 @@ class DelayLinear(nn.Module):
             f"granularity={self.granularity!r}, "
             f"bias={self.bias is not None}, delays={self.delays!r}"
         )
+
+
+def check_batch(x: object, weight: Tensor, expected: str) -> None:
+    """Refuse what cannot be the input of synapses with this `weight` `[out, in, kernel_count]`.
+
+    Raises:
+        ShapeError: no tensor, or of another shape (`expected` says which), device or dtype.
+    """
+    if not isinstance(x, Tensor):
+        raise ShapeError("`x`", f"a tensor {expected}", type(x).__name__)
+    if x.dim() != 3 or x.shape[2] != weight.shape[1]:
+        remedy = "Add a batch axis: x.unsqueeze(1)." if x.dim() == 2 else ""
+        raise ShapeError("`x`", expected, list(x.shape), remedy)
+    if x.device != weight.device:
+        raise ShapeError("`x`", f"on {weight.device}, as the network is", x.device)
+    mixed = x.is_floating_point() and torch.is_autocast_enabled(x.device.type)
+    if x.dtype != weight.dtype and not mixed:
+        raise ShapeError("`x`", f"of dtype {weight.dtype}, as the network is", x.dtype)
 
 
 def delay_layers(net: nn.Module) -> dict[str, DelayLinear]:
@@ -211,6 +227,8 @@ def freeze_weights(net: nn.Module) -> None:
 
 def set_sigma(net: nn.Module, sigma: float) -> None:
     """Set the Gaussian's standard deviation, in steps, in every delay layer."""
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise SnnDelaysError("`sigma`", "a positive number of steps", sigma)
     for layer in delay_layers(net).values():
         layer.sigma.fill_(sigma)
 

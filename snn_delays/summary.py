@@ -65,6 +65,8 @@ def summarise(
         "versions": versions(),
         "processes": 1 if world is None else world.size,
         "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "settings": recipe.model_dump(mode="json"),  # as recipe.toml has them
         "git_commit": git_commit(),
     }
 

@@ -34,6 +34,8 @@ CALLS = ("replace", "fsync", "save_file", "write")
 def start(words, output, **options):
     """Begin `snn-delays WORDS` in a process of its own; what it prints goes to the file `output`.
 
+    Returns once the command begins.
+
     Args:
         fault: `(call, number, how)`: at this call of one of `CALLS`, counted from 1, the process
             is killed (`kill`) or the call fails with this errno name.
@@ -41,8 +43,10 @@ def start(words, output, **options):
         counts: a file that gets the number of calls of each kind.
     """
     words = [str(word) for word in words]
-    process = _CONTEXT.Process(target=_child, args=(words, str(output)), kwargs=options)
+    begun = _CONTEXT.Event()
+    process = _CONTEXT.Process(target=_child, args=(words, str(output), begun), kwargs=options)
     process.start()
+    begun.wait(60)
     return process
 
 
@@ -56,11 +60,13 @@ def finish(process, limit_s=120):
     return process.exitcode
 
 
-def _child(words, output, fault=None, save_every_s=None, counts=None):
+def _child(words, output, begun, fault=None, save_every_s=None, counts=None):
     import torch
 
     from snn_delays import keeping
     from snn_delays.cli import main
+    from snn_delays.errors import Interrupted
+    from snn_delays.signals import Signals
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
@@ -71,12 +77,17 @@ def _child(words, output, fault=None, save_every_s=None, counts=None):
         sys.stderr = file
         code = 0
         try:
-            main(words)
+            with Signals():  # those of before and after `main`
+                begun.set()
+                main(words)
         except SystemExit as stop:
             code = stop.code or 0
+        except KeyboardInterrupt as stop:
+            code = Interrupted(stop).exit_code
         finally:
             if counts is not None:
                 pathlib.Path(counts).write_text(" ".join(str(calls[name]) for name in CALLS))
+    sys.stderr = sys.__stderr__
     sys.exit(code)
 
 

@@ -41,6 +41,10 @@ def train_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
     ] = False,
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="The same bits on a GPU each time; slower."),
+    ] = False,
     tensorboard: opt.TensorBoardOption = False,
     quiet: opt.QuietOption = False,
 ) -> None:
@@ -78,6 +82,10 @@ def train_command(
         resolved = resolved.model_copy(update={"sigma_start": resolved.sigma_floor})
     folder = RunFolder(out or default_folder(resolved.dataset))
     output = console()
+    if deterministic:
+        from snn_delays.assembly import be_deterministic
+
+        be_deterministic()
     shown = None if quiet else output
     with leading(device, resolved, folder, resume) as world:
         summary = train_to_folder(

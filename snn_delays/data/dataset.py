@@ -6,6 +6,7 @@ Batches are computed on whatever device the data lives.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -137,7 +138,7 @@ class SpikeDataset(ClipDataset):
         channel_bin: int,
         name: str = "",
     ) -> None:
-        self._dt_us = round(dt_ms * 1000)
+        self._dt_us = round(dt_ms * 1000) if math.isfinite(dt_ms) else 0
         if self._dt_us < 1 or abs(self._dt_us - dt_ms * 1000) > 1e-6:
             raise DataError("`dt_ms`", "a whole number of microseconds, at least 0.001", dt_ms)
         if steps < 1:

@@ -155,6 +155,8 @@ class Engine:
 
     def start(self, batch: int = 1) -> State:
         """The state of `batch` streams before their first step."""
+        if batch < 1:
+            raise SnnDelaysError("`batch`", "at least 1", batch)
         layers = self._layers
         shape = (len(layers), batch)
         return State(
@@ -211,7 +213,10 @@ class Engine:
 
     def _checked(self, x: np.ndarray, shape: tuple[int, ...], axes: str) -> np.ndarray:
         """`x`, its shape and values seen, as a contiguous array of int8 or the engine's dtype."""
-        x = np.asarray(x)
+        try:
+            x = np.asarray(x)
+        except ValueError:
+            raise ShapeError("`x`", f"an array {axes}", "lists of different lengths") from None
         if x.ndim != len(shape) + 1 or x.shape[1:] != shape:
             raise ShapeError("`x`", f"{axes} with {list(shape)} after N", f"shape {list(x.shape)}")
         if x.dtype.kind not in "biuf":
