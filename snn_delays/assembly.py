@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from snn_delays import checkpoint as ckpt
 from snn_delays import data as sdata
 from snn_delays.config import Quantization, Recipe
 from snn_delays.data import ClipDataset
-from snn_delays.errors import MissingSplitError, SnnDelaysError
+from snn_delays.errors import MissingSplitError, RunError, SnnDelaysError
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import clamp_delays, freeze_weights, quantise
 from snn_delays.runs import RunFolder
@@ -129,9 +130,19 @@ def load_trained(folder: RunFolder) -> tuple[DelaySNN, Recipe, list[str]]:
     recipe = folder.recipe()
     tensors, facts = ckpt.load_tensors(folder.model_file, "classes")
     weights = [t for name, t in tensors.items() if name.endswith("weight") and t.dim() == 3]
-    net = network_from_recipe(recipe, weights[0].shape[1], len(facts["classes"]))
+    sizes = (weights[0].shape[1] if weights else 1, len(_class_names(facts, folder.model_file)))
+    with torch.device("meta"):  # shapes first: a recipe could ask for any amount of memory
+        ckpt.check_fit(network_from_recipe(recipe, *sizes), tensors, folder.model_file)
+    net = network_from_recipe(recipe, *sizes)
     ckpt.load_model_state(net, tensors, folder.model_file)
     return net.eval(), recipe, facts["classes"]
+
+
+def _class_names(facts: dict[str, Any], where: Path) -> list[str]:
+    names = facts["classes"]
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise RunError(f"`classes` in {where}", "a list of names")
+    return names
 
 
 def check_device(device: str) -> str:

@@ -89,7 +89,7 @@ def load_tensors(path: Path, *expected: str) -> tuple[Tensors, dict[str, Any]]:
         raise RunError(f"{path} does not exist", remedy="Is this a finished run folder?") from None
     except RunError:
         raise
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise RunError(f"{path} is not a readable snn-delays checkpoint ({error})") from error
 
 
@@ -98,17 +98,32 @@ def model_state(net: nn.Module) -> Tensors:
     return {name: t.detach().clone() for name, t in net.state_dict().items()}
 
 
+def check_fit(net: nn.Module, tensors: Tensors, where: Path) -> None:
+    """Compare names and shapes with those of `net`, which may be on torch's meta device.
+
+    Raises:
+        RunError: they differ, or a number is not finite.
+    """
+    own = net.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        if name not in own or name not in tensors:
+            missing = "has no" if name not in tensors else "holds an unknown"
+            raise RunError(f"{where} does not fit its recipe: it {missing} {name}")
+        if own[name].shape != tensors[name].shape:
+            shapes = f"{list(tensors[name].shape)}, not {list(own[name].shape)}"
+            raise RunError(f"{where} does not fit its recipe: {name} is {shapes}")
+        if not tensors[name].isfinite().all():
+            raise RunError(f"{where} holds numbers that are not finite, in {name}")
+
+
 def load_model_state(net: nn.Module, tensors: Tensors, where: Path) -> None:
     """Load parameters and buffers into a network of the same shape.
 
     Raises:
         RunError: names or shapes do not fit.
     """
-    try:
-        net.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise RunError(f"{where} does not fit its recipe: {reason[:300]}") from error
+    check_fit(net, tensors, where)
+    net.load_state_dict(tensors)
 
 
 def optimisation_state(optimisation: Optimisation) -> tuple[Tensors, dict[str, Any]]:
@@ -137,6 +152,10 @@ def load_optimisation_state(
             owner, index, key = path.split("/")
             if owner == name:
                 state.setdefault(int(index), {})[key] = value
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        for number, moments in state.items():
+            if any(m.dim() and m.shape != parameters[number].shape for m in moments.values()):
+                raise ValueError(f"moments of {name} {number} have another shape")
         groups = facts[name]["groups"]
         for group in groups:  # JSON knows no tuples
             if "betas" in group:
@@ -171,13 +190,25 @@ def load_progress(path: Path, net: nn.Module, optimisation: Optimisation) -> Pro
     tensors, facts = load_tensors(path, "optimisation", "history")
     parts: dict[str, Tensors] = {p: {} for p in ("model", "best", "optimisation", "sums", "random")}
     for label, tensor in tensors.items():
-        part, name = label.split("/", 1)
-        parts[part][name] = tensor
+        part, _, name = label.partition("/")
+        parts.setdefault(part, {})[name] = tensor
     load_model_state(net, parts["model"], path)
+    try:
+        return _restored(optimisation, parts, facts, next(net.parameters()).device)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{path} is damaged ({type(error).__name__}: {error})") from error
+
+
+def _restored(
+    optimisation: Optimisation,
+    parts: dict[str, Tensors],
+    facts: dict[str, Any],
+    device: torch.device,
+) -> Progress:
+    """Optimisers put back, and the progress that the parts and facts of a checkpoint tell."""
     load_optimisation_state(optimisation, parts["optimisation"], facts["optimisation"])
     position = None
     if "position" in facts:
-        device = next(net.parameters()).device
         sums = {name: t.to(device) for name, t in parts["sums"].items()}
         position = Position(**facts["position"], sums=sums, random=parts["random"])
     return Progress(

@@ -20,7 +20,7 @@ from snn_delays.errors import RecipeError
 
 Dataset = Literal["synthetic", "shd", "ssc", "gsc"]
 Protocol = Literal["valid", "last", "paper"]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class Augment(BaseModel):
@@ -111,10 +111,14 @@ class Recipe(BaseModel):
     epochs: Positive = Field(150, description="passes over the training data")
     batch_size: Positive = Field(256, description="clips per step")
     optimizer: Literal["adam", "adamw"] = Field("adam", description="for weights and delays")
-    weight_lr: float = Field(5e-3, gt=0, description="peak rate of the weights (one cycle)")
-    weight_decay: float = Field(1e-5, ge=0, description="on weights; not on norms or delays")
-    delay_lr: float = Field(0.1, ge=0, description="initial rate of the delays (cosine to 0)")
-    sigma_start: float = Field(12.27, gt=0, description="first width of the delay kernels")
+    weight_lr: float = Field(5e-3, gt=0, le=1e6, description="peak rate of the weights (one cycle)")
+    weight_decay: float = Field(
+        1e-5, ge=0, le=1e6, description="on weights; not on norms or delays"
+    )
+    delay_lr: float = Field(
+        0.1, ge=0, le=1e6, description="initial rate of the delays (cosine to 0)"
+    )
+    sigma_start: float = Field(12.27, gt=0, le=1e6, description="first width of the delay kernels")
     sigma_floor: float = Field(0.5, ge=1e-3, description="last width of the delay kernels")
     sigma_share: float = Field(0.25, ge=0, le=1, description="share of epochs sigma shrinks over")
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm, if clipped")
@@ -214,6 +218,8 @@ def make_recipe(fields: Mapping[str, Any], where: str = "the recipe") -> Recipe:
     """
     for key, value in fields.items():
         _check_key(key, where)
+        if isinstance(value, dict) and not isinstance(Recipe.model_fields[key].default, BaseModel):
+            raise RecipeError(f"In {where}, `{key}`", "a value of its own, not a table", "a table")
         for inner in value if isinstance(value, dict) else ():
             _check_key(f"{key}.{inner}", where)
     try:

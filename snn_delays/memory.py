@@ -102,7 +102,8 @@ def _network_bytes(recipe: Recipe, channels: int, classes: int) -> int:
     widths = [channels, *recipe.hidden, classes]
     pairs = sum(a * b for a, b in pairwise(widths))
     taps = 1 if recipe.delays == "none" else recipe.max_delay + 1
-    learned = 4 * (2 if recipe.delays == "learned" else 1)  # value, gradient, two moments
+    both = recipe.delays == "learned" and recipe.granularity == "synaptic"
+    learned = 4 * (2 if both else 1)  # value, gradient, two moments
     return _FLOAT * pairs * (recipe.kernel_count * (learned + 3) + taps)
 
 

@@ -23,15 +23,10 @@ from snn_delays.memory import total_bytes
 Predictions = dict[str, NDArray[np.generic]]
 
 _BATCH = 256
-_UNREADABLE: tuple[type[Exception], ...] = (
-    OSError,
-    ValueError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
-_UNREADABLE += (NotImplementedError, RuntimeError, KeyError, TypeError, AttributeError, MemoryError)
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, RuntimeError, KeyError, TypeError, AttributeError),
+    *(MemoryError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)  # what zipfile and numpy raise on damage
 
 
 def predict(network: Network, batches: Iterable[NDArray[np.generic]], spikes: bool) -> Predictions:

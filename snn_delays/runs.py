@@ -30,6 +30,9 @@ SUMMARY_KEYS = (
 )
 """What every summary holds at least."""
 
+METRICS_KEYS = {"epoch", "sigma", "train_loss", "train_accuracy"}
+"""What every epoch's metrics hold at least."""
+
 
 class RunFolder:
     """Paths and files of one run.
@@ -124,6 +127,8 @@ class RunFolder:
             ) from None
         except ValueError as error:
             raise RunError(f"{self.summary_file} is not valid JSON ({error})") from error
+        if not isinstance(summary, dict):
+            raise RunError(f"{self.summary_file}", "a JSON object", type(summary).__name__)
         missing = [key for key in SUMMARY_KEYS if key not in summary]
         if missing:
             raise RunError(f"{self.summary_file} has no {', '.join(missing)}")
@@ -147,6 +152,9 @@ class RunFolder:
             history = []
         except ValueError as error:
             raise RunError(f"{self.metrics_file} is not JSON lines ({error})") from error
+        for number, record in enumerate(history, start=1):
+            if not isinstance(record, dict) or not record.keys() >= METRICS_KEYS:
+                raise RunError(f"Line {number} of {self.metrics_file} is not an epoch's metrics")
         if not history:
             raise RunError(f"The run in {self.path} has no finished epoch (no metrics.jsonl)")
         return history

@@ -86,7 +86,9 @@ def train(
         reporter.message(f"Reading {recipe.dataset}")
         splits = load_splits(recipe, data_dir, device)
         sizes = (splits.train.channels, len(splits.train.classes))
-        memory.refuse_too_large(recipe, *sizes, len(splits.train), device, limit)
+        together = min(recipe.batch_size, len(splits.train))
+        clips = together if world is None else math.ceil(together / world.size)
+        memory.refuse_too_large(recipe, *sizes, clips, device, limit)
         torch.manual_seed(_seed(recipe.seed, 0))
         net = network_from_recipe(recipe, *sizes).to(device)
         if recipe.init is not None:

@@ -30,6 +30,7 @@ def test_a_job_is_done_once(tmp_path):
         run_job(replace(job, recipe=tiny_recipe(epochs=1, seed=1)))
 
 
+@pytest.mark.slow
 def test_jobs_in_processes_give_what_they_give_here(tmp_path):
     jobs = [tiny_job(tmp_path / f"there{seed}", seed=seed) for seed in range(3)]
     bad = tiny_job(tmp_path / "bad", dataset="shd", valid_speakers=[9])
@@ -44,6 +45,7 @@ def test_jobs_in_processes_give_what_they_give_here(tmp_path):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_own_job_only(tmp_path):
     long = Job(tiny_recipe(epochs=500), tmp_path / "long", None, "cpu", "learned")
     short = tiny_job(tmp_path / "short")
@@ -59,19 +61,6 @@ def test_a_killed_worker_costs_its_own_job_only(tmp_path):
     assert isinstance(error, RunError)
     assert "worker process ended before its run did" in str(error)
     assert summary["epochs"] == 1
-
-
-def test_closing_early_stops_the_processes_and_keeps_finished_epochs(tmp_path):
-    jobs = [tiny_job(tmp_path / "short"), tiny_job(tmp_path / "long", hidden=[64])]
-    jobs[1] = replace(jobs[1], recipe=jobs[1].recipe.model_copy(update={"epochs": 500}))
-    running = run_locally(jobs, workers=2, threads=1)
-    assert next(running)[0] == jobs[0]
-    while not RunFolder(jobs[1].folder).metrics_file.exists():
-        time.sleep(0.01)
-    running.close()
-    assert not multiprocessing.active_children()
-    assert RunFolder(jobs[1].folder).read_metrics()
-    assert not list(jobs[1].folder.glob(".*.tmp*"))
 
 
 def test_at_least_one_worker_and_thread():

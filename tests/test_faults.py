@@ -15,9 +15,9 @@ import torch
 from test_keeping import WORDS, results, resume
 from tiny import FLAGS, tiny_recipe
 
-from snn_delays import data, memory, training
+from snn_delays import memory, training
 from snn_delays.data.hdf5 import write_events
-from snn_delays.errors import MachineFault, RecipeError
+from snn_delays.errors import DataWriteError, MachineFault, RecipeError
 from snn_delays.faults import disk_sentence, is_out_of_memory
 from snn_delays.networks import DelaySNN
 from snn_delays.runs import RunFolder
@@ -255,29 +255,6 @@ def test_faults_are_known_by_what_they_say():
     assert disk_sentence(OSError("odd\nand long")) == "odd"
 
 
-def test_a_worker_of_a_data_loader_that_dies_is_noticed(shd_folder):
-    """torch's own loader over our data set: killed workers raise, they do not hang."""
-    clips = data.load("shd", "train", data_dir=shd_folder)
-    loader = torch.utils.data.DataLoader(_Dying(clips), num_workers=1, collate_fn=data.collate)
-    with pytest.raises(RuntimeError, match=r"worker .* (killed by signal|exited unexpectedly)"):
-        list(loader)
-
-
-class _Dying(torch.utils.data.Dataset):
-    """Clips whose third one kills the process that asks for it."""
-
-    def __init__(self, clips):
-        self.clips = clips
-
-    def __len__(self):
-        return len(self.clips)
-
-    def __getitem__(self, index):
-        if index == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.clips[index]
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("command", ["evaluate", "export", "run", "data encode", "plot"])
 def test_signals_stop_any_command_with_a_sentence(call, tmp_path, monkeypatch, number, command):
@@ -308,9 +285,9 @@ def test_signals_stop_any_command_with_a_sentence(call, tmp_path, monkeypatch, n
     assert signal.getsignal(number) is before
 
 
-def test_writing_spikes_to_a_bad_place_is_one_sentence(tmp_path):
+def test_writing_spikes_to_a_bad_place_is_a_fault_of_the_disk(tmp_path):
     from data_helpers import random_store
 
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"Not a directory|File exists"):
+    with pytest.raises(DataWriteError, match=r"cannot be written \((Not a directory|File exists)"):
         write_events(tmp_path / "file" / "a.h5", random_store(2))

@@ -20,7 +20,12 @@ def copied(trained, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{}", "has no dataset, recipe"), ("{", "not valid JSON"), ("\udcff", "not valid JSON")],
+    [
+        ("{}", "has no dataset, recipe"),
+        ("1", "must be a JSON object; got int"),
+        ("{", "not valid JSON"),
+        ("\udcff", "not valid JSON"),
+    ],
 )
 def test_a_damaged_summary(copied, content, message):
     copied.summary_file.write_bytes(content.encode("utf-8", "surrogateescape"))
@@ -29,8 +34,13 @@ def test_a_damaged_summary(copied, content, message):
 
 
 def test_damaged_or_missing_metrics(copied):
-    copied.metrics_file.write_text('{"epoch": 1}\n{"epo')
-    assert copied.read_metrics() == [{"epoch": 1}]
+    whole = copied.read_metrics()
+    copied.metrics_file.write_text(copied.metrics_file.read_text() + '{"epo')
+    assert copied.read_metrics() == whole
+    for text in ("1\n", "[]\n", '{"epoch": 1}\n'):
+        copied.metrics_file.write_text(text)
+        with pytest.raises(RunError, match=r"Line 1 of .* is not an epoch's metrics"):
+            copied.read_metrics()
     copied.metrics_file.write_text('{"epo\n{"epoch": 1}\n')
     with pytest.raises(RunError, match="is not JSON lines"):
         copied.read_metrics()

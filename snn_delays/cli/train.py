@@ -14,6 +14,7 @@ from snn_delays.errors import DataError, Interrupted, MachineFault, RunError
 if TYPE_CHECKING:
     from snn_delays.config import Recipe
     from snn_delays.distributed import World
+    from snn_delays.reporting import Reporter
     from snn_delays.runs import RunFolder
 
 
@@ -80,7 +81,7 @@ def train_command(
     shown = None if quiet else output
     with leading(device, resolved, folder, resume) as world:
         summary = train_to_folder(
-            resolved, folder, data_dir, device, resume, shown, tensorboard, world=world
+            resolved, folder, data_dir, device, resume, shown, tensorboard, world
         )
     report(summary, folder.path, output)
 
@@ -107,21 +108,16 @@ def train_to_folder(
     resume: bool,
     output: Any,
     tensorboard: bool = False,
-    lines: bool = True,
     world: World | None = None,
 ) -> dict[str, Any]:
-    """Train, export and plot into a run folder; `output` None is quiet, `lines` False bars only."""
+    """Train, export and plot into a run folder; `output` None is quiet."""
     from snn_delays.assembly import check_device
     from snn_delays.export import export_run
     from snn_delays.faults import explained
-    from snn_delays.reporting import Reporters
     from snn_delays.training import train
 
-    reporter = Reporters(
-        *([] if output is None else [TerminalReporter(output, lines)]),
-        *([_tensorboard(folder)] if tensorboard else []),
-    )
-    if output is not None and lines:
+    reporter = _reporter(folder, output, tensorboard)
+    if output is not None:
         output.print(f"Recipe [bold]{recipe.name}[/], {recipe.delays} delays → {folder.path}")
     try:
         summary = train(
@@ -144,7 +140,19 @@ def train_to_folder(
     return summary
 
 
-def _plot(folder: RunFolder, data_dir: Path | None) -> Any:
+def _reporter(folder: RunFolder, output: Any, tensorboard: bool) -> Reporter:
+    """What is told of the run: the terminal, TensorBoard, both or neither."""
+    from snn_delays.reporting import Reporters
+
+    told: list[Reporter] = [] if output is None else [TerminalReporter(output)]
+    if tensorboard:
+        from snn_delays.tensorboard import TensorBoardReporter
+
+        told.append(TensorBoardReporter(folder.tensorboard))
+    return Reporters(*told)
+
+
+def _plot(folder: RunFolder, data_dir: Path | None) -> list[Path]:
     from snn_delays.plots import plot_run
 
     try:
@@ -153,12 +161,6 @@ def _plot(folder: RunFolder, data_dir: Path | None) -> Any:
         raise MachineFault(
             f"The run in {folder.path} is finished, but one picture is missing: {error}"
         ) from error
-
-
-def _tensorboard(folder: Any) -> Any:
-    from snn_delays.tensorboard import TensorBoardReporter
-
-    return TensorBoardReporter(folder.tensorboard)
 
 
 def report(summary: dict[str, Any], path: Path, output: Any) -> None:

@@ -117,31 +117,32 @@ def _cost(result: CellResult) -> list[str]:
 
 def differences(results: Results) -> Section:
     """Every pair of arms, seed by seed."""
-    rows, counts = [], set()
+    rows, least = [], set()
     axes = [name for name, _ in results.cells[0].cell.setting]
     for setting in results.settings():
         for found in results.comparisons(setting):
-            counts.add(found.seeds)
+            least.add(p_text(found.difference.smallest_p))
             figure = found.difference.spread
             rows.append(
                 [
                     f"{found.first.cell.arm} − {found.second.cell.arm}",
                     *(value for _, value in setting),
+                    str(found.seeds),
                     signed(figure.mean),
                     interval(figure),
                     p_text(found.difference.p),
                     p_text(found.corrected),
                 ]
             )
-    least = " or ".join(sorted({p_text(min(1.0, 2.0 ** (1 - n))) for n in counts if n <= 13}))
     note = (
         "Paired over seeds, in points: mean difference, its 95 % bootstrap interval (BCa, 9999 "
         "resamples), and the two-sided p of the paired permutation test, also corrected by Holm's "
         "method for the pairs of a setting."
     )
     if least:
-        note += f" The least p that so many seeds can give is {least}, before correction."
-    header = ["first − second", *axes, "difference", "95 % interval", "p", "corrected p"]
+        note += f" The least p that so many seeds can give is {' or '.join(sorted(least))}, before "
+        note += "correction."
+    header = ["first − second", *axes, "seeds", "difference", "95 % interval", "p", "corrected p"]
     return Section("Differences between arms", [note], [Table(header, rows)] if rows else [])
 
 

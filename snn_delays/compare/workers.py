@@ -8,7 +8,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ import torch
 
 from snn_delays.compare.jobs import Job, Result, run_job
 from snn_delays.errors import RunError, SnnDelaysError
+from snn_delays.signals import Signals
 
 _PATIENCE_SECONDS = 10.0
 
@@ -113,22 +113,20 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 def _work(pipe: Connection, threads: int) -> None:
     """The life of a worker: jobs in, summaries or errors out."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception: half files are removed
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    while True:
-        try:
-            job = pipe.recv()
-        except EOFError:
-            return
-        result: Result
-        try:
-            result = run_job(job)
-        except SnnDelaysError as error:
-            result = error
-        except Exception as error:
-            result = RunError(f"{type(error).__name__}: {error}")
-        pipe.send(result)
+    with suppress(KeyboardInterrupt, EOFError), Signals():  # told to end, or nobody is there
+        while True:
+            pipe.send(_result(pipe.recv()))
+
+
+def _result(job: Job) -> Result:
+    try:
+        return run_job(job)
+    except SnnDelaysError as error:
+        return error
+    except Exception as error:
+        return RunError(f"{type(error).__name__}: {error}")
 
 
 def _leave_with_parent() -> None:
