@@ -51,6 +51,8 @@ PAGES = {
     "datasets/synthetic/card.md": "data-sets.md#synthetic-ten-melodies-told-apart-by-delays-only",
     "datasets": "data-sets.md",
     "scripts/tour.ipynb": "../tour.ipynb",
+    "models/synthetic-study": "../../models/synthetic-study/report.html",
+    "../../models/synthetic-study": "../../models/synthetic-study/report.html",
     "../shd/card.md": "data-sets.md#shd-spiking-heidelberg-digits",
 }
 """Where the site has what the repository's files link to."""
