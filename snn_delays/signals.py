@@ -39,9 +39,10 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give them back."""
+        """Give them back, where nobody has taken them over meanwhile."""
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, handler)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -155,6 +155,9 @@ def test_plot_and_inspect(call, trained):
     code, out, _ = call("data", "inspect", make_synthetic(SyntheticTask())["test"])
     assert code == 0
     assert "960" in out
+    assert "melody 0: 96, melody 1: 96" in out
+    assert re.search(r"min: [\d.]{1,7}, mean: [\d.]{1,7}, max: [\d.]{1,7}", out)
+    assert re.search(r"problems +│ none", out)
 
 
 def test_an_exported_network_remembers_who_was_held_out(call, tmp_path):

@@ -12,7 +12,7 @@ from tiny import tiny_recipe
 from snn_delays.compare.plan import Cell, Study
 from snn_delays.compare.report import make_report, to_html, to_markdown, write_report
 from snn_delays.compare.results import CellResult, Results, collect
-from snn_delays.compare.wording import verdict, warnings
+from snn_delays.compare.wording import points, signed, verdict, warnings
 from snn_delays.errors import TrainingError
 
 STUDY = Study(tiny_recipe(epochs=1), ("none", "learned"), 2)
@@ -81,6 +81,11 @@ def test_a_worse_or_uncertain_result_is_said_as_such():
     assert re.search("0.5 points less than fixed .*, which may be chance", verdict(results, ()))
     alone = results_of({"dendritic": [0.5, 0.6]}, (("tau", "2"),))
     assert verdict(alone, (("tau", "2"),)).startswith("At tau=2, learned delays per output answer")
+
+
+def test_figures_have_a_true_minus_and_no_negative_zero():
+    assert [signed(s) for s in (0.0123, -0.004, -0.0001, 0.0)] == ["+1.2", "−0.4", "+0.0", "+0.0"]
+    assert points(-0.0001) == "0.0"
 
 
 def test_weak_protocols_and_missing_runs_are_warned_of():

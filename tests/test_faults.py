@@ -163,10 +163,10 @@ def test_a_gpu_without_memory_says_which_batch_would_fit(tmp_path, monkeypatch):
     """Stands for CUDA: the batch that the message names trains, where memory is as short."""
     real = DelaySNN.simulate
 
-    def short(net, x, mask=None):
+    def short(net, x, mask=None, share=None):
         if net.training and x.shape[1] > 200:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return real(net, x, mask)
+        return real(net, x, mask, share)
 
     monkeypatch.setattr(DelaySNN, "simulate", short)
     recipe = tiny_recipe(batch_size=256)

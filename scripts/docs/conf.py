@@ -31,7 +31,7 @@ smartquotes = False  # `--set` is two hyphens
 exclude_patterns = ["figures"]
 default_role = "literal"  # docstrings quote names in single backticks
 autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": True}
-autodoc_typehints = "description"
+autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_mock_imports = ["nest", "brian2", "nir", "nirtorch"]  # imported only by `verify` and `nir`
 suppress_warnings = ["ref.python"]  # `Network` is the data model and what runs it
@@ -52,6 +52,8 @@ PAGES = {
     "datasets/synthetic/card.md": "data-sets.md#synthetic-ten-melodies-told-apart-by-delays-only",
     "datasets": "data-sets.md",
     "scripts/tour.ipynb": "../tour.ipynb",
+    "models/synthetic-study": "../../models/synthetic-study/report.html",
+    "../../models/synthetic-study": "../../models/synthetic-study/report.html",
     "../shd/card.md": "data-sets.md#shd-spiking-heidelberg-digits",
 }
 """Where the site has what the repository's files link to."""

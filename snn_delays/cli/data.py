@@ -157,5 +157,16 @@ def inspect_command(
 
     table = Table(title=str(file), show_header=False)
     for key, value in describe(file).items():
-        table.add_row(key, str(value))
+        table.add_row(key, _words(value))
     console().print(table)
+
+
+def _words(value: object) -> str:
+    """A fact for people: `min: 2, mean: 3.5, max: 5`, or `none` where there is nothing."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_words(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return " ".join(value) or "none"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return "none" if value is None else str(value)

@@ -30,7 +30,11 @@ def leading(device: str, recipe: Recipe, folder: RunFolder, resume: bool) -> Ite
         world.send(recipe.to_toml().encode())
         kept = resume and folder.checkpoint_file.is_file()
         world.send(folder.checkpoint_file.read_bytes() if kept else b"")
-        yield world
+        try:
+            yield world
+        except BaseException:  # torchrun ends us as soon as another process is gone: say why first
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            raise
 
 
 def follow(device: str, data_dir: Path | None) -> None:

@@ -26,12 +26,12 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 def points(share: float) -> str:
     """A share in percent or points, without a unit: `86.5`."""
-    return f"{100 * share:.1f}"
+    return f"{round(100 * share, 1) + 0.0:.1f}"  # never -0.0
 
 
 def signed(share: float) -> str:
     """A difference in points: `+1.2`, `−0.3`."""
-    return f"{100 * share:+.1f}".replace("-", "−")
+    return f"{round(100 * share, 1) + 0.0:+.1f}".replace("-", "−")
 
 
 def interval(found: Spread) -> str:
