@@ -318,7 +318,7 @@ def test_fetching_a_data_set_end_to_end(server, tmp_path, monkeypatch):
 
 def test_presence_of_recordings(tmp_path):
     gsc = SOURCES["gsc"]
-    assert presence(gsc, None) == {"all": "unknown without --data-dir"}
+    assert presence(gsc, None) == {"all": "missing (no folder data here, and no --data-dir)"}
     assert presence(gsc, tmp_path) == {"all": "missing"}
     for name in ("yes/a_nohash_0.wav", "_background_noise_/b_nohash_0.wav", "yes/readme"):
         path = tmp_path / gsc.folder / name

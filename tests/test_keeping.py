@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import time
 
@@ -17,15 +18,16 @@ SETTINGS = ["hidden=8", "batch_size=192", "dropout=0.2", "optimizer=adamw", "aug
 WORDS = ["train", "--epochs", "2", "--device", "cpu", "--quiet"]
 WORDS += [word for setting in SETTINGS for word in ("--set", setting)]
 
-TIMES = {"train_seconds", "samples_per_second", "wall_seconds"}
+TIMES = {"train_seconds", "samples_per_second", "wall_seconds", "git_commit"}
+"""What may differ: how long it took, and the source's commit, if somebody commits meanwhile."""
 
 
 def results(path):
-    """All that a run comes to, except how long it took: bytes of files, metrics, summary."""
+    """All that a run comes to, but for `TIMES`: model, network, metrics, summary."""
     folder = RunFolder(path)
     history = [drop_times(record) for record in folder.read_metrics()]
-    files = folder.model_file.read_bytes(), folder.network_file.read_bytes()
-    return *files, history, drop_times(folder.summary())
+    network = re.sub('"git_commit": [^,}]*', "", folder.network_file.read_text())
+    return folder.model_file.read_bytes(), network, history, drop_times(folder.summary())
 
 
 def drop_times(record):

@@ -47,6 +47,7 @@ html_show_sourcelink = False
 
 PAGES = {
     "PERFORMANCE.md": "performance.md",
+    "RELIABILITY.md": "reliability.md",
     "CHANGELOG.md": "changelog.md",
     "datasets/synthetic/card.md": "data-sets.md#synthetic-ten-melodies-told-apart-by-delays-only",
     "datasets": "data-sets.md",
