@@ -10,6 +10,7 @@ from data_helpers import store_of, write_raw
 
 from snn_delays.data.hdf5 import write_events
 from snn_delays.data.inspect import describe
+from snn_delays.data.loading import load
 from snn_delays.errors import DataError
 
 
@@ -49,3 +50,16 @@ def test_a_bad_file(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"nonsense")
     with pytest.raises(DataError, match=r"a\.h5"):
         describe(tmp_path / "a.h5")
+
+
+def test_units_beyond_the_channels_of_shd_are_told_and_not_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("SNN_DELAYS_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "shd_train.h5"
+    write_raw(path, [[0.125], [0.125, 0.25], [0.5]], [[699], [3, 700], [900]], [0, 1, 2])
+    assert describe(path)["problems"] == [
+        "2 spikes have a unit of 700 or more, the first is in clip 1; "
+        "training as shd or ssc refuses them."
+    ]
+    message = r"`spikes/units` of clip 1 in shd_train\.h5 must be in 0 \.\. 699; got 700"
+    with pytest.raises(DataError, match=message):
+        load("shd", "train", data_dir=tmp_path)

@@ -14,6 +14,7 @@ import numpy as np
 
 from snn_delays.data.events import LARGEST_CHANNELS, EventStore
 from snn_delays.data.hdf5 import read_events, unpacked
+from snn_delays.data.sources import SOURCES
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -70,6 +71,14 @@ def _problems(store: EventStore, per_class: list[int]) -> list[str]:
     absent = [name for name, clips in zip(store.classes, per_class, strict=True) if not clips]
     if absent:
         problems.append(f"No clips of class {', '.join(absent)}.")
+    channels = SOURCES["shd"].channels
+    beyond = np.flatnonzero(store.units >= channels)
+    if len(beyond):
+        clip = int(np.searchsorted(store.offsets, beyond[0], "right")) - 1
+        problems.append(
+            f"{len(beyond)} spikes have a unit of {channels} or more, the first is in clip {clip}; "
+            "training as shd or ssc refuses them."
+        )
     if (store.speakers < 0).any():
         problems.append("Speakers are unknown, so no speakers can be held out for validation.")
     return problems
