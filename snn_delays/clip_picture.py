@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from snn_delays.engine import Network, Result
 from snn_delays.engine.readout import softmax
@@ -18,13 +19,14 @@ from snn_delays.network_format import Layer
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#dddddd"
 
 
-def clip_picture(network: Network, x: np.ndarray, title: str) -> Figure:
+def clip_picture(network: Network, x: np.ndarray, title: str, label: str | None = None) -> Figure:
     """Rasters of the input and of every hidden layer, the readout over time, and the delays.
 
     Args:
         network: an exported network.
         x: the clip, `[steps, channels]`.
         title: what the clip is.
+        label: its true class, where known.
     Returns:
         A figure: time on the left, layer by layer; on the right, beside the layer that they lead
         to, the delays as a matrix and as a histogram; top right, the spikes that one neuron's
@@ -41,7 +43,8 @@ def clip_picture(network: Network, x: np.ndarray, title: str) -> Figure:
     grid = figure.add_gridspec(rows, 3, width_ratios=[2.4, 1, 1])
     top = figure.add_subplot(grid[0, 0])
     _raster(top, x, "input channel")
-    top.set_title(f"{title}: answer {network.readout.classes[int(result.classes[0])]}")
+    truth = "" if label is None else f" (true: {label})"
+    top.set_title(f"{title}: answer {network.readout.classes[int(result.classes[0])]}{truth}")
     if result.spikes and result.spikes[0].any():
         _meeting(figure.add_subplot(grid[0, 1:]), network.layers[0], x, result.spikes[0][0])
     axis = top
@@ -55,6 +58,9 @@ def clip_picture(network: Network, x: np.ndarray, title: str) -> Figure:
         _matrix(figure, figure.add_subplot(grid[i + 1, 1]), layer, f"delays into {name}")
         _histogram(figure.add_subplot(grid[i + 1, 2]), layer)
     axis.set(xlabel="step", xlim=(-0.5, settings.steps + settings.tail_steps - 0.5))
+    for axis in figure.axes:  # steps, delays, neurons and synapses are whole
+        if axis.get_xlabel():
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 

@@ -3,7 +3,8 @@
 NIR's units are seconds; what it has no word for travels as JSON in the graph's metadata.
 
 A layer becomes, for every delay d in it, `Delay(d * dt)` then `Linear(W_d)`, summed at its `LIF`
-(or `LI`), with `weight_scale` multiplied in; a bias makes the first of them `Affine`. NIR spikes
+(or `LI`), with `weight_scale` multiplied in (and kept beside, so that the integers come back); a
+bias makes the first of them `Affine`. NIR spikes
 where `v > v_threshold`, we where `v >= v_threshold`: the written threshold is the next smaller
 float64, which is the same. NIR has no soft reset: such a network is refused.
 
@@ -45,11 +46,11 @@ def to_nir(network: Network) -> nir.NIRGraph:
     edges, source = [], "input"
     for i, layer in enumerate(network.layers):
         cells = f"layer{i}"
-        for d in _distinct_delays(layer):
+        weights = _weights(layer)
+        for d, weight in weights.items():
             delay, linear = f"{cells}_delay{d}", f"{cells}_weight{d}"
             nodes[delay] = nir.Delay(np.full(layer.in_features, d * dt))
-            weight = _weight_at(layer, d)
-            if layer.bias.any() and d == _distinct_delays(layer)[0]:
+            if layer.bias.any() and d == min(weights):
                 nodes[linear] = nir.Affine(weight, layer.bias.copy())
             else:
                 nodes[linear] = nir.Linear(weight)
@@ -140,15 +141,15 @@ def _nir() -> Any:
     return nir
 
 
-def _distinct_delays(layer: Layer) -> list[int]:
-    """Ascending; of synapses whose weight is not 0 (or 0 alone, where there is none)."""
-    used = layer.delays[layer.real_weights != 0]
-    return [int(d) for d in np.unique(used)] if used.size else [0]
+def _weights(layer: Layer) -> dict[int, np.ndarray]:
+    """For each distinct delay, ascending, the weights `[out, in]` of its synapses, 0 elsewhere.
 
-
-def _weight_at(layer: Layer, delay: int) -> np.ndarray:
-    """`[out, in]`: the weights of the synapses with this delay, 0 elsewhere."""
-    return np.where(layer.delays == delay, layer.real_weights, 0.0).sum(axis=2)
+    Integers are summed before they are scaled, which is exact. Delay 0 alone, where all are 0.
+    """
+    scale = 1.0 if layer.weight_scale is None else layer.weight_scale[:, None]
+    delays = [int(d) for d in np.unique(layer.delays)]
+    sums = {d: np.where(layer.delays == d, layer.weights, 0.0).sum(axis=2) * scale for d in delays}
+    return {d: w for d, w in sums.items() if w.any()} or {0: np.zeros(layer.weights.shape[:2])}
 
 
 def _neurons(nir: Any, layer: Layer, index: int, dt: float) -> Any:
@@ -180,6 +181,9 @@ def _rest(network: Network) -> dict[str, Any]:
     document = network.model_dump(exclude={"layers"})
     arrays = {"delays", "weights", "weight_scale", "bias"}
     document["layers"] = [layer.model_dump(exclude=arrays) for layer in network.layers]
+    for layer, fields in zip(network.layers, document["layers"], strict=True):
+        if layer.weight_scale is not None:
+            fields["weight_scale"] = layer.weight_scale.tolist()
     return document
 
 
@@ -189,6 +193,8 @@ def _read_layer(nir: Any, graph: Any, index: int, layer: dict[str, Any]) -> None
     delays = sorted(int(n.removeprefix(prefix)) for n in graph.nodes if n.startswith(prefix))
     nodes = [graph.nodes[f"{prefix}{d}"] for d in delays]
     stack = np.stack([node.weight for node in nodes], axis=2)  # [out, in, distinct delays]
+    if "weight_scale" in layer:
+        stack = _integers(stack, np.array(layer["weight_scale"], np.float64), index)
     count = max(int(np.count_nonzero(stack, axis=2).max()), 1)
     order = np.argsort(stack == 0, axis=2, kind="stable")[:, :, :count]
     weights = np.take_along_axis(stack, order, axis=2)
@@ -197,3 +203,18 @@ def _read_layer(nir: Any, graph: Any, index: int, layer: dict[str, Any]) -> None
     layer["kernel_count"], layer["granularity"] = count, "synaptic"
     biases = [node.bias for node in nodes if isinstance(node, nir.Affine)]
     layer["bias"] = biases[0] if biases else np.zeros(len(stack))
+
+
+def _integers(real: np.ndarray, scale: np.ndarray, index: int) -> np.ndarray:
+    """The whole numbers `[out, in, delays]` that times `scale` `[out]` are `real`, bit for bit."""
+    scale = np.broadcast_to(scale[:, None, None], real.shape)
+    whole = np.rint(np.divide(real, scale, out=np.zeros_like(real), where=scale != 0))
+    bad = np.argwhere(whole * scale != real)
+    if bad.size:
+        raise NetworkFormatError(
+            f"NIR graph: a weight of `layer{index}`, output {bad[0][0]}, input {bad[0][1]}",
+            f"a whole number times the output's `weight_scale` {scale[tuple(bad[0])]}",
+            f"{real[tuple(bad[0])]}",
+            "Export again from the network.json.",
+        )
+    return whole

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from snn_delays.atomic import replacing
 from snn_delays.engine import Network
 from snn_delays.errors import DataError
 from snn_delays.memory import total_bytes
+
+if TYPE_CHECKING:
+    from snn_delays.data import SpikeDataset
 
 Predictions = dict[str, NDArray[np.generic]]
 
@@ -76,11 +80,7 @@ def read_clips(path: str | Path, network: Network) -> Iterable[NDArray[np.generi
     Raises:
         DataError: the file is neither, or is damaged.
     """
-    path = Path(path)
-    if path == Path("synthetic"):
-        from snn_delays.data import SyntheticTask, make_synthetic
-
-        path = make_synthetic(SyntheticTask())["test"]
+    path = _built_in(Path(path))
     if path.suffix == ".npz":
         return clips_from_npz(path)
     if path.name.endswith((".h5", ".h5.gz", ".hdf5")):
@@ -145,6 +145,31 @@ def clips_from_events(path: str | Path, network: Network) -> Iterator[NDArray[np
     """
     import torch
 
+    data = _events(path, network)
+    for indices in torch.arange(len(data)).split(_BATCH):
+        yield data.batch(indices)[0].transpose(0, 1).numpy()
+
+
+def label_of(path: str | Path, network: Network, clip: int) -> str | None:
+    """The true class of clip number `clip` of a file; None for an .npz, which has no labels."""
+    path = Path(path)
+    if path.suffix == ".npz":
+        return None
+    data = _events(_built_in(path), network)
+    return data.classes[int(data.labels[clip])]
+
+
+def _built_in(path: Path) -> Path:
+    """`path`, or the file of the built-in task's test clips for the word `synthetic`."""
+    if path != Path("synthetic"):
+        return path
+    from snn_delays.data import SyntheticTask, make_synthetic
+
+    return make_synthetic(SyntheticTask())["test"]
+
+
+def _events(path: str | Path, network: Network) -> SpikeDataset:
+    """A spike file, binned as the network's input says."""
     from snn_delays.data import SOURCES, SpikeDataset, open_store
 
     settings = network.input
@@ -152,12 +177,10 @@ def clips_from_events(path: str | Path, network: Network) -> Iterator[NDArray[np
     channels = source.channels if source else settings.channels * settings.channel_bin
     names = source.classes if source else tuple(network.readout.classes)
     store = open_store(path, channels=channels, classes=names)
-    data = SpikeDataset(
+    return SpikeDataset(
         store,
         np.arange(len(store)),
         dt_ms=network.dt_ms,
         steps=settings.steps,
         channel_bin=settings.channel_bin,
     )
-    for indices in torch.arange(len(data)).split(_BATCH):
-        yield data.batch(indices)[0].transpose(0, 1).numpy()

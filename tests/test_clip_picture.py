@@ -6,10 +6,11 @@ import pytest
 from sample_networks import clips, document
 
 from snn_delays.clip_picture import clip_picture, meeting
-from snn_delays.data import SyntheticTask, make_synthetic
+from snn_delays.data import SyntheticTask, make_synthetic, open_store
 from snn_delays.engine import Network
 from snn_delays.errors import DataError
 from snn_delays.network_format import parse, save_network
+from snn_delays.predictions import label_of
 
 
 def network(tmp_path, **options):
@@ -34,6 +35,9 @@ def test_every_spike_and_every_delay_is_drawn(tmp_path, options):
         np.testing.assert_array_equal(dots, np.argwhere(spikes[0]))
     answer = net.readout.classes[result.classes[0]]
     assert panels["input channel"].get_title() == f"noise, clip 0: answer {answer}"
+    for axis in figure.axes:
+        if "step" in axis.get_xlabel():
+            np.testing.assert_array_equal(axis.get_xticks(), np.rint(axis.get_xticks()))
     histograms = [axis for axis in figure.axes if axis.get_ylabel() == "synapses"]
     assert len(histograms) == len(net.layers)
     for axis, layer in zip(histograms, net.layers, strict=True):
@@ -70,6 +74,17 @@ def test_the_spikes_that_meet_are_those_that_arrive(tmp_path):
     rows, excitation = arrivals(neuron, step)
     assert [tuple(row) for row in found] == rows
     assert excitation == max(arrivals(o, t)[1] for t, o in np.argwhere(spikes))
+
+
+def test_the_true_label_is_in_the_title(tmp_path):
+    net, x = network(tmp_path)
+    title = clip_picture(net, x, "clip 0", "seven").axes[0].get_title()
+    assert title.endswith(" (true: seven)")
+    task = parse(document(sizes=(40, 3, 10), steps=60))
+    path = make_synthetic(SyntheticTask())["test"]
+    store = open_store(path, channels=40, classes=None)
+    assert label_of("synthetic", task, 3) in (str(store.labels[3]), store.classes[store.labels[3]])
+    assert label_of("clips.npz", task, 3) is None
 
 
 def test_a_silent_network_is_drawn_too(tmp_path):

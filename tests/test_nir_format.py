@@ -18,18 +18,25 @@ nir = pytest.importorskip("nir", reason="the extra `nir` is not installed")
 from snn_delays.nir_format import METADATA_KEY, from_nir, to_nir  # noqa: E402
 
 
-def sparse(**options: Any) -> Network:
-    """A network with a third of its synapses pruned."""
+def sparse(scaled: bool = False, **options: Any) -> Network:
+    """A network with a third of its synapses pruned; `scaled`, of integer weights."""
     doc = document(sizes=(6, 9, 8, 3), max_delay=5, steps=20, tail_steps=10, **options)
     rng = np.random.default_rng(2)
     for layer in doc["layers"]:
         weights = np.array(layer["weights"])
         layer["weights"] = (weights * (rng.random(weights.shape) < 0.67)).tolist()
+        if scaled:  # one output has lost all its weights
+            layer["weights"] = np.rint(np.array(layer["weights"]) * 64).tolist()
+            layer["weight_scale"] = (rng.random(len(weights)) / 30).tolist()
+            layer["weights"][1] = np.zeros_like(weights[1]).tolist()
+            layer["weight_scale"][1] = 0.0
     return parse(doc)
 
 
 @pytest.mark.parametrize("through_file", [False, True])
-@pytest.mark.parametrize("options", [{}, {"decay_input": True}, {"readout": "spike_count"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"decay_input": True}, {"readout": "spike_count"}, {"scaled": True}]
+)
 def test_round_trip_is_exact(through_file: bool, options: dict[str, Any], tmp_path: Path) -> None:
     network = sparse(**options)
     graph = to_nir(network)
@@ -40,14 +47,17 @@ def test_round_trip_is_exact(through_file: bool, options: dict[str, Any], tmp_pa
     assert back.model_dump(exclude={"layers"}) == network.model_dump(exclude={"layers"})
     for a, b in zip(back.layers, network.layers, strict=True):
         assert np.array_equal(a.weights, b.weights)
+        assert (a.weight_scale is None) == (b.weight_scale is None)
+        assert b.weight_scale is None or np.array_equal(a.weight_scale, b.weight_scale)
         assert np.array_equal(a.delays[b.weights != 0], b.delays[b.weights != 0])
         assert np.array_equal(a.bias, b.bias)
         assert a.neuron == b.neuron
         assert a.max_delay == b.max_delay
 
 
-def test_two_contacts_a_pair_come_back_with_the_same_spikes() -> None:
-    network = sparse(kernel_count=2)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_two_contacts_a_pair_come_back_with_the_same_spikes(scaled: bool) -> None:
+    network = sparse(scaled, kernel_count=2)
     x = clips({"input": network.input.model_dump()}, rate=1.0)
     before, after = Engine(network).run(x), Engine(from_nir(to_nir(network))).run(x)
     for a, b in zip(before.spikes, after.spikes, strict=True):
@@ -134,6 +144,14 @@ def test_what_nir_cannot_say_is_refused() -> None:
         from_nir(graph)
     graph.metadata.pop(METADATA_KEY)
     with pytest.raises(NetworkFormatError, match="has no metadata 'snn_delays'"):
+        from_nir(graph)
+
+
+def test_weights_that_are_no_multiples_of_their_scale_are_refused() -> None:
+    graph = to_nir(sparse(scaled=True))
+    linear = next(n for n in graph.nodes.values() if type(n).__name__ in ("Linear", "Affine"))
+    linear.weight = linear.weight + 0.5
+    with pytest.raises(NetworkFormatError, match="must be a whole number times the output's"):
         from_nir(graph)
 
 

@@ -68,10 +68,13 @@ TargetOption = Annotated[
     TargetName | None, typer.Option("--target", help="Check the limits of a chip first.")
 ]
 FitOption = Annotated[
-    bool, typer.Option("--fit", help="Make it fit: clamp delays, quantise weights.")
+    bool, typer.Option("--fit", help="With --target: clamp delays, quantise weights.")
 ]
 DelayStepOption = Annotated[
-    int, typer.Option("--delay-step", min=1, help="Delays in multiples of so many steps.")
+    int,
+    typer.Option(
+        "--delay-step", min=1, help="With --target: delays in multiples of so many steps."
+    ),
 ]
 WeightBitsOption = Annotated[
     int | None, typer.Option("--weight-bits", help="Bits of a weight. Default: the target's.")
@@ -130,6 +133,7 @@ def export_command(
         network = _checked(network, chip, fit, delay_step, scale.value if scale else scale_of)
     network = _write(network, path, to)
     _say_what(network, path)
+    _say_what_differs(network, to, target if fit else None)
 
     from snn_delays.cli.export_report import report
 
@@ -251,3 +255,21 @@ def _say_what(network: Network, path: Path) -> None:
         f"{path}: {len(network.layers)} layers, {synapses} synapses, "
         f"delays 0 to {longest} steps of {network.dt_ms:g} ms, {path.stat().st_size / 1e6:.1f} MB"
     )
+
+
+def _say_what_differs(network: Network, to: FormatName, fitted_to: TargetName | None) -> None:
+    """What another reader, or another format of the same export, would make of the network."""
+    if to is FormatName.nir:
+        console().print(
+            "NIR spikes above the threshold, not at it: it is written one float64 step lower, which"
+            " means the same; a reader that casts to float32 may lose exact ties."
+        )
+    several = any(
+        layer.weight_scale is not None and len(set(layer.weight_scale.tolist())) > 1
+        for layer in network.layers
+    )
+    if fitted_to is TargetName.loihi2 and (several or to is FormatName.netx):
+        console().print(
+            "A network.json has a weight scale for each output (or --scale layer), a netx file one"
+            " for each layer and a rounded bias, threshold and leak: they are different networks."
+        )

@@ -50,12 +50,12 @@ def _plot_clip(network: Path, data: Path, clip: int, path: Path) -> None:
     from snn_delays.atomic import replacing
     from snn_delays.clip_picture import clip_picture
     from snn_delays.engine import Network
-    from snn_delays.predictions import first_clips
+    from snn_delays.predictions import first_clips, label_of
 
     net = Network.load(network)
     clips = first_clips(data, net, clip + 1)
     if len(clips) <= clip:
         raise DataError("--clip", f"below {len(clips)}, the number of clips in {data}", clip)
-    figure = clip_picture(net, clips[clip], f"{data.name}, clip {clip}")
+    figure = clip_picture(net, clips[clip], f"{data.name}, clip {clip}", label_of(data, net, clip))
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
