@@ -63,3 +63,12 @@ def test_units_beyond_the_channels_of_shd_are_told_and_not_trained_on(tmp_path, 
     message = r"`spikes/units` of clip 1 in shd_train\.h5 must be in 0 \.\. 699; got 700"
     with pytest.raises(DataError, match=message):
         load("shd", "train", data_dir=tmp_path)
+
+
+def test_clips_out_of_order_are_told_and_read_sorted(tmp_path):
+    times = [[0.125, 0.25], [0.5, 0.25, 0.75], [], [0.25, 0.125]]
+    path = write_raw(tmp_path / "a.h5", times, [[1, 2], [3, 4, 5], [], [6, 7]], [0, 1, 2, 0])
+    assert describe(path)["problems"][1] == (
+        "2 clips are not in the order of time, the first is clip 1; they are sorted when read."
+    )
+    assert describe(path)["last_spike_s"]["max"] == 0.75

@@ -107,7 +107,7 @@ def test_ssc_has_a_file_for_each_split_and_names_its_classes(folder):
 def test_missing_files_say_how_to_fetch_them(folder):
     with pytest.raises(MissingSplitError) as caught:
         data.load("ssc", "train", data_dir=folder)
-    assert f"fetch it: snn-delays data fetch ssc --data-dir {folder}" in str(caught.value)
+    assert f"Fetch it: snn-delays data fetch ssc --data-dir {folder}" in str(caught.value)
     with pytest.raises(DataError, match="snn-delays data fetch shd --data-dir DIR"):
         data.load("shd", "train")
 

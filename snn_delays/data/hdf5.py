@@ -106,6 +106,19 @@ def read_events(
         ) from error
 
 
+def clips_out_of_order(path: str | os.PathLike[str]) -> list[int]:
+    """The clips of a file that `read_events` could read whose times go back; it sorted them."""
+    with h5py.File(path, "r") as file:
+        times = file["spikes/times"]
+        blocks = (times[first : first + _BLOCK] for first in range(0, len(times), _BLOCK))
+        return [
+            first * _BLOCK + clip
+            for first, block in enumerate(blocks)
+            for clip, seconds in enumerate(block)
+            if (np.diff(seconds) < 0).any()
+        ]
+
+
 def _read(
     file: h5py.File, channels: int, classes: tuple[str, ...] | None, source: str
 ) -> EventStore:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from snn_delays.data.events import LARGEST_CHANNELS, EventStore
-from snn_delays.data.hdf5 import read_events, unpacked
+from snn_delays.data.hdf5 import clips_out_of_order, read_events, unpacked
 from snn_delays.data.sources import SOURCES
 
 
@@ -33,6 +33,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     with tempfile.TemporaryDirectory() as folder, unpacked(path, Path(folder)) as plain:
         store = read_events(plain, channels=LARGEST_CHANNELS, source=path.name)
+        unsorted = clips_out_of_order(plain)
     counts = np.diff(store.offsets)
     filled = counts > 0
     last_s = store.times_us[store.offsets[1:][filled] - 1] / 1e6
@@ -49,7 +50,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         "speakers": dict(zip(speakers.tolist(), per_speaker.tolist(), strict=True)),
         "spikes_per_clip": _spread(counts),
         "last_spike_s": _spread(last_s),
-        "problems": _problems(store, per_class),
+        "problems": _problems(store, per_class, unsorted),
     }
 
 
@@ -63,11 +64,16 @@ def _spread(values: np.ndarray) -> dict[str, float] | None:
     }
 
 
-def _problems(store: EventStore, per_class: list[int]) -> list[str]:
+def _problems(store: EventStore, per_class: list[int], unsorted: list[int]) -> list[str]:
     problems = []
     empty = np.flatnonzero(np.diff(store.offsets) == 0)
     if len(empty):
         problems.append(f"{len(empty)} clips have no spikes, the first is clip {empty[0]}.")
+    if unsorted:
+        problems.append(
+            f"{len(unsorted)} clips are not in the order of time, the first is clip {unsorted[0]}; "
+            "they are sorted when read."
+        )
     absent = [name for name, clips in zip(store.classes, per_class, strict=True) if not clips]
     if absent:
         problems.append(f"No clips of class {', '.join(absent)}.")

@@ -19,10 +19,10 @@ from snn_delays.data.gsc import PARTS, open_frames
 from snn_delays.data.sources import (
     Source,
     data_folder,
-    fetch_command,
     find_file,
     find_folder,
     find_source,
+    how_to_get,
 )
 from snn_delays.data.store import open_store
 from snn_delays.data.synthetic import SyntheticTask, make_synthetic
@@ -107,7 +107,7 @@ def _load_recordings(
     if data_dir is None:
         raise DataError(
             "gsc needs its recordings, and no data folder is given",
-            remedy=f"Name it (--data-dir); fetch them: {fetch_command('gsc')}",
+            remedy=how_to_get(source),
         )
     for what, given, fixed in (("dt_ms", dt_ms, 10.0), ("channel_bin", channel_bin or 1, 1)):
         if given != fixed:
@@ -130,7 +130,7 @@ def _find(source: Source, split: str, data_dir: str | os.PathLike[str] | None) -
     if data_dir is None:
         raise DataError(
             f"{source.name} needs {filename} (or {filename}.gz), and no data folder is given",
-            remedy=f"Name its folder (--data-dir); fetch it: {fetch_command(source.name)}",
+            remedy=how_to_get(source),
         )
     return find_file(data_dir, filename, source.name)
 

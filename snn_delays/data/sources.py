@@ -149,6 +149,16 @@ def fetch_command(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
     return f"snn-delays data fetch {name} --data-dir {'DIR' if data_dir is None else data_dir}"
 
 
+def how_to_get(source: Source, data_dir: str | os.PathLike[str] | None = None) -> str:
+    """How a user comes by the files of a data set: the command, and by hand."""
+    files = ", ".join(f"{name} (about {size} MB)" for name, size in source.archives.items())
+    place = "a folder (--data-dir)" if data_dir is None else data_dir
+    return (
+        f"Fetch it: {fetch_command(source.name, data_dir)}. Or by hand: unpack {files} from "
+        f"{source.address} into {place}, or into a folder below it."
+    )
+
+
 def data_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
     """`data_dir`; where none is given the folder `data`, into which `fetch` puts data, if any."""
     if data_dir is not None:
@@ -171,7 +181,7 @@ def find_file(data_dir: str | os.PathLike[str], filename: str, name: str | None 
         DataError: `data_dir` is not a folder.
         MissingSplitError: no such file; the message says what to put where.
     """
-    for level in _levels(data_dir):
+    for level in _levels(data_dir, name):
         for name_on_disk in (filename, f"{filename}.gz"):
             for folder in level:
                 if (folder / name_on_disk).is_file():
@@ -187,18 +197,21 @@ def find_folder(data_dir: str | os.PathLike[str], source: Source) -> Path:
         MissingSplitError: no such folder; the message says how to fetch it.
     """
     wanted = Path(source.folder).name
-    for level in _levels(data_dir):
+    for level in _levels(data_dir, source.name):
         for folder in level:
             if folder.name == wanted:
                 return folder
     raise _missing(f"The folder {wanted}", data_dir, source.name)
 
 
-def _levels(data_dir: str | os.PathLike[str]) -> Iterator[list[Path]]:
+def _levels(data_dir: str | os.PathLike[str], name: str | None) -> Iterator[list[Path]]:
     """The folders to look into: `data_dir`, then those one deeper, and so on."""
     top = Path(data_dir).expanduser()
     if not top.is_dir():
-        raise DataError(f"the data folder {top} is not there or is not a folder")
+        raise DataError(
+            f"the data folder {top} is not there or is not a folder",
+            remedy=how_to_get(SOURCES[name], data_dir) if name else "",
+        )
     level = [top.resolve()] if top.name in ("", ".", "..") else [top]
     for _ in range(_SEARCH_DEPTH + 1):
         yield level
@@ -206,10 +219,10 @@ def _levels(data_dir: str | os.PathLike[str]) -> Iterator[list[Path]]:
 
 
 def _missing(what: str, data_dir: str | os.PathLike[str], name: str | None) -> MissingSplitError:
-    fetch = f", or fetch it: {fetch_command(name, data_dir)}" if name else "."
-    return MissingSplitError(
-        f"{what} is not in {data_dir}", remedy=f"Put it there or in a folder below it{fetch}"
+    remedy = (
+        how_to_get(SOURCES[name], data_dir) if name else "Put it there or in a folder below it."
     )
+    return MissingSplitError(f"{what} is not in {data_dir}", remedy=remedy)
 
 
 def _subfolders(folder: Path) -> list[Path]:
