@@ -76,6 +76,7 @@ def wait_until_busy(node):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
+@pytest.mark.slow
 def test_a_node_killed_in_the_middle_loses_nothing(cluster, tmp_path):
     recipes = [tiny_recipe(seed=seed, epochs=3) for seed in range(3)]
     jobs = [Job(r, tmp_path / f"learned-seed{r.seed}", None, "cpu", "learned") for r in recipes]
@@ -98,6 +99,7 @@ def test_a_node_killed_in_the_middle_loses_nothing(cluster, tmp_path):
     assert again.accuracy == done[jobs[2]]["test_accuracy"]
 
 
+@pytest.mark.slow
 def test_what_fails_over_there_is_an_error_here_and_begun_runs_go_on(cluster, tmp_path, trained):
     begun = tmp_path / "begun"
     unpack(pack(trained[0].path), begun)
@@ -118,6 +120,7 @@ def test_what_fails_over_there_is_an_error_here_and_begun_runs_go_on(cluster, tm
         next(run_on_ray(jobs, cluster.address, 64))
 
 
+@pytest.mark.slow
 def test_compare_on_a_cluster(cluster, call, tmp_path):
     out = tmp_path / "study"
     words = ["--engine", "ray", "--address", cluster.address, "--delays", "learned"]

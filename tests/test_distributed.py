@@ -82,6 +82,7 @@ def test_shares_cover_a_batch_once(clips, size):
     assert sum(weights) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_job_and_resume_goes_on(tmp_path):
     run = RunFolder(tmp_path / "run")
     words = ["train", *FLAGS, "--epochs", "3", "--quiet"]

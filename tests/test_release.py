@@ -55,6 +55,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert "License-Expression: MIT\n" in metadata
 
 
+@pytest.mark.slow
 def test_the_wheel_runs_the_first_command_of_the_readme_in_an_empty_environment(wheel, tmp_path):
     pytest.importorskip("pip", reason="pip is what installs the wheel")
     home = tmp_path / "env"

@@ -114,6 +114,7 @@ def test_without_tensorboard_one_sentence_says_what_to_install(call, tmp_path, m
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_comparison_writes_the_files_of_every_run(call, tmp_path):
     out = tmp_path / "study"
     words = ["--delays", "none,learned", "--seeds", "1", "--tensorboard", "--quiet"]

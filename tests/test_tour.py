@@ -10,6 +10,7 @@ import pytest
 TOUR = Path(__file__).parent.parent / "scripts" / "tour.ipynb"
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat", reason="the extra `docs` is not installed")
     nbclient = pytest.importorskip("nbclient", reason="the extra `docs` is not installed")
