@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-settings.register_profile("default", deadline=None, max_examples=50)
-settings.load_profile("default")
+settings.register_profile("explore", deadline=None, max_examples=50)
+settings.register_profile("same", settings.get_profile("explore"), derandomize=True)
+settings.load_profile("same")  # `--hypothesis-profile explore` draws new examples
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,6 +16,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 _RESAMPLES = 9999
+_DECIMALS = 12  # finer than any accuracy is counted
 _LARGEST_EXACT = 13  # 2^13 sign patterns are fewer than the resamples
 
 
@@ -98,7 +99,8 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
 def _mean_difference(
     a: NDArray[np.float64], b: NDArray[np.float64], axis: int = -1
 ) -> NDArray[np.float64]:
-    return np.mean(a - b, axis=axis)
+    """Rounded, so that sign patterns of equal mean are ties in floating point too."""
+    return np.round(np.mean(a - b, axis=axis), _DECIMALS)
 
 
 def smallest_p(seeds: int) -> float:
