@@ -99,8 +99,8 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
 def _mean_difference(
     a: NDArray[np.float64], b: NDArray[np.float64], axis: int = -1
 ) -> NDArray[np.float64]:
-    """Rounded, so that sign patterns of equal mean are ties in floating point too."""
-    return np.round(np.mean(a - b, axis=axis), _DECIMALS)
+    """The mean of `a - b`, rounded: sign patterns of equal mean are ties in floating point too."""
+    return np.asarray(np.mean(a - b, axis=axis)).round(_DECIMALS)
 
 
 def smallest_p(seeds: int) -> float:
