@@ -16,6 +16,7 @@ from snn_delays import checkpoint as ckpt
 from snn_delays import data as sdata
 from snn_delays.config import Quantization, Recipe
 from snn_delays.data import ClipDataset
+from snn_delays.data.events import SourceFile
 from snn_delays.errors import MissingSplitError, RunError, SnnDelaysError
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import clamp_delays, freeze_weights, quantise
@@ -30,6 +31,11 @@ class Splits:
     choosing: ClipDataset | None
     test: ClipDataset | None
     test_missing: str | None
+
+    def files(self) -> list[SourceFile]:
+        """What the data were read from, each file once."""
+        splits = (self.train, self.choosing, self.test)
+        return list(dict.fromkeys(file for split in splits if split for file in split.files))
 
 
 def load_splits(recipe: Recipe, data_dir: str | Path | None, device: str = "cpu") -> Splits:

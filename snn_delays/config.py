@@ -244,6 +244,24 @@ def changed(recipe: Recipe, overrides: Mapping[str, Any], where: str = "the reci
     return make_recipe(_merged(recipe.model_dump(), overrides), where)
 
 
+def changes(recipe: Recipe) -> dict[str, Any] | None:
+    """The fields, those of tables as `table.field`, that differ from the built-in recipe.
+
+    None where there is no built-in recipe of its name. The seed is no change.
+    """
+    if recipe.name not in recipe_names():
+        return None
+    built_in, own = _flat(load_recipe(recipe.name)), _flat(recipe)
+    return {k: v for k, v in own.items() if v != built_in[k] and k != "seed"}
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    fields = recipe.model_dump(mode="json")
+    tables = {key: value for key, value in fields.items() if isinstance(value, dict)}
+    plain = {key: value for key, value in fields.items() if key not in tables}
+    return plain | {f"{k}.{inner}": v for k, table in tables.items() for inner, v in table.items()}
+
+
 def parse_overrides(pairs: Iterable[str], option: str = "--set") -> dict[str, Any]:
     """Turn `key=value` words of `option` into fields; values are TOML, bare words are strings.
 

@@ -60,6 +60,7 @@ def summarise(
         "chance": 1.0 / len(splits.train.classes),
         "dropped_event_share": splits.train.dropped_share,
         "data": splits.train.metadata,
+        "files": [asdict(file) for file in splits.files()],
         "delay_statistics": {n: asdict(s) for n, s in delay_statistics(net).items()},
         "samples_per_second": round(trained / progress.training_seconds, 2),
         "versions": versions(),

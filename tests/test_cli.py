@@ -148,6 +148,30 @@ def test_compare_prints_a_table_and_writes_results(call, tmp_path):
     assert all(0 <= float(r["test_accuracy"]) <= 1 for r in rows)
 
 
+def test_a_study_whose_runs_all_fail_lists_them(call, tmp_path, monkeypatch):
+    from snn_delays.compare import workers
+    from snn_delays.errors import TrainingError
+
+    def fail(jobs, **_):
+        return ((job, TrainingError("The loss is not finite")) for job in jobs)
+
+    monkeypatch.setattr(workers, "run_locally", fail)
+    words = ["--delays", "none,learned", "--seeds", "1", "--out", tmp_path / "study"]
+    code, _, err = call("compare", *FLAGS, *words)
+    assert code == 1
+    assert "2 of 2 runs failed twice: none, seed 0: The loss is not finite" in err
+    assert "learned, seed 0: The loss" in err
+    assert f"--resume --out {tmp_path / 'study'}" in err
+
+
+def test_a_study_is_not_spread_by_torchrun(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("RANK", "0")
+    code, _, err = call("compare", *FLAGS, "--out", tmp_path / "study")
+    assert code == 2
+    assert "torchrun spreads one run of `train`, not a study" in err
+
+
 def test_plot_and_inspect(call, trained):
     code, out, _ = call("plot", trained[0].path)
     assert code == 0

@@ -2,7 +2,10 @@
 
 import base64
 import html.parser
+import itertools
+import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 
@@ -12,17 +15,26 @@ from tiny import tiny_recipe
 from snn_delays.compare.plan import Cell, Study
 from snn_delays.compare.report import make_report, to_html, to_markdown, write_report
 from snn_delays.compare.results import CellResult, Results, collect
-from snn_delays.compare.wording import points, signed, verdict, warnings
-from snn_delays.errors import TrainingError
+from snn_delays.compare.sections import along_axes, command, data, protocol
+from snn_delays.compare.wording import (
+    points,
+    recipe_text,
+    signed,
+    training_text,
+    verdict,
+    warnings,
+)
+from snn_delays.config import load_recipe
+from snn_delays.errors import RunError, TrainingError
 
 STUDY = Study(tiny_recipe(epochs=1), ("none", "learned"), 2)
 
 
-def results_of(accuracies, setting=(), metric="test_accuracy", **facts):
+def results_of(accuracies, setting=(), metric="test_accuracy", recipe=None, **facts):
     """Results with these accuracies of each arm, without runs."""
     cells = [
         CellResult(
-            Cell(arm, setting, tiny_recipe(), 10, 5),
+            Cell(arm, setting, recipe or tiny_recipe(name="tiny", epochs=4), 10, 5),
             {},
             {seed: {metric: a, "protocol": "valid", **facts} for seed, a in enumerate(values)},
             {},
@@ -53,13 +65,27 @@ def test_the_verdict_compares_learned_with_the_best_other_fixed_and_none():
         }
     )
     words = verdict(results, ())
-    assert words.startswith("Learned delays answer 84.5 % of the test clips right (10 seeds, 95 %")
+    assert words.startswith(
+        "Learned delays answer 84.5 % of the test clips right after 4 epochs (10"
+    )
     assert re.search(
         r"44\.1 points more than fixed random delays \(.* corrected p = 0\.012\)", words
     )
     assert "74.1 points more than no delays" in words
     assert "wider" not in words
     assert warnings(results) == []
+
+
+def test_the_verdict_says_when_training_was_cut_short():
+    short = results_of({"learned": [0.5]}, recipe=load_recipe("shd", {"epochs": 8}))
+    assert verdict(short, ()) == (
+        "Learned delays answer 50.0 % of the test clips right after 8 epochs instead of the 150 of "
+        "recipe shd (one seed)."
+    )
+    assert training_text(load_recipe("shd")) == "150 epochs"
+    own = load_recipe("shd", {"epochs": 1, "name": "mine"})
+    assert (training_text(own), recipe_text(own)) == ("1 epoch", "mine, not a built-in one")
+    assert recipe_text(load_recipe("shd", {"seed": 3})) == "shd, unchanged"
 
 
 def test_few_seeds_are_named_and_no_p_is_quoted():
@@ -69,8 +95,8 @@ def test_few_seeds_are_named_and_no_p_is_quoted():
     assert "too narrow" in warnings(three)[1]
     one = results_of({"none": [0.1], "learned": [0.8]})
     assert verdict(one, ()) == (
-        "Learned delays answer 80.0 % of the test clips right (one seed): 70.0 points more than "
-        "no delays."
+        "Learned delays answer 80.0 % of the test clips right after 4 epochs (one seed): 70.0 "
+        "points more than no delays."
     )
     assert "One seed" in warnings(one)[0]
 
@@ -112,6 +138,71 @@ def test_the_tables_hold_the_figures_of_the_runs(study, report):
     assert "| none, seed 0 | The loss is <nan> & more. |" in text
 
 
+def test_an_axis_of_words_and_one_of_numbers_have_pictures_for_each_other(study):
+    cells, _, outcome, _ = study
+    finished, more = [], []
+    for value, reset in itertools.product(("16", "8"), ("hard", "soft")):
+        setting = (("max_delay", value), ("reset", reset))
+        finished += [(replace(job, setting=setting), s) for job, s in outcome.finished]
+        more += [replace(cell, setting=setting) for cell in cells]
+    (section,) = along_axes(collect(more, finished))
+    assert [picture.title for picture in section.pictures] == [
+        "Accuracy against max_delay at reset=hard",
+        "Accuracy against max_delay at reset=soft",
+        "Accuracy against reset at max_delay=16",
+        "Accuracy against reset at max_delay=8",
+    ]
+
+
+def test_the_protocol_tells_whether_there_was_a_test_and_what_was_changed(study):
+    cells, _, outcome, _ = study
+    results = collect(cells, outcome.finished)
+    (table,) = protocol(STUDY, results).tables
+    facts = dict(table.rows)
+    assert facts["protocol"] == (
+        "valid: Held-out data (valid) chose the epoch; test was answered once, at the end."
+    )
+    assert facts["recipe"].startswith("synthetic, changed: ")
+    assert "epochs = 1" in facts["recipe"]
+    untested = [(job, {**s, "test_accuracy": None}) for job, s in outcome.finished]
+    (table,) = protocol(STUDY, collect(cells, untested)).tables
+    assert "test was answered" not in dict(table.rows)["protocol"]
+    assert "There was no test data" in dict(table.rows)["protocol"]
+
+
+def test_the_command_repeats_the_study(study, call, tmp_path):
+    words = shlex.split(command(STUDY))
+    assert words[:2] == ["snn-delays", "compare"]
+    kept = {}
+
+    def keep(jobs, folder, *_):
+        kept.update(json.loads((folder / "study.json").read_text()))
+        raise RunError("Enough")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("snn_delays.cli.compare._run", keep)
+        call(*words[1:], "--out", tmp_path / "study", "-q")
+    assert kept["recipe"] == STUDY.recipe.model_dump(mode="json")
+    assert (kept["arms"], kept["seeds"], kept["axes"]) == (["none", "learned"], 2, {})
+
+
+def test_data_that_were_not_fetched_are_not_called_by_the_name_of_the_official_ones(study):
+    cells, _, outcome, _ = study
+    shd = replace(STUDY, recipe=load_recipe("shd"))
+
+    def card(fetched):
+        files = [{"name": "shd_train.h5", "sha256": "12" * 32, "fetched": fetched}]
+        finished = [(job, {**s, "files": files}) for job, s in outcome.finished]
+        return data(shd, collect(cells, finished))
+
+    official, unknown = card(True), card(False)
+    assert official.tables[0].rows[0][1].startswith("Spiking Heidelberg Digits")
+    assert official.paragraphs == []
+    assert dict(unknown.tables[0].rows)["files read"] == "shd_train.h5 (SHA-256 1212121212121212…)"
+    assert unknown.tables[0].rows[0][1].startswith("In the layout of: Spiking Heidelberg Digits")
+    assert "nothing shows that they are the official files" in unknown.paragraphs[0]
+
+
 def test_several_settings_have_a_verdict_and_pictures_each(study):
     cells, _, outcome, _ = study
     finished, twice = [], []
@@ -123,9 +214,13 @@ def test_several_settings_have_a_verdict_and_pictures_each(study):
     made = make_report(plan, collect(twice, finished), [])
     assert len(made.verdicts) == 2
     assert [s.title for s in made.sections if s.pictures] == [
+        "Along the axes",
         "Pictures at max_delay=8",
         "Pictures at max_delay=16",
     ]
+    along = next(s for s in made.sections if s.title == "Along the axes")
+    assert [picture.title for picture in along.pictures] == ["Accuracy against max_delay"]
+    assert along.pictures[0].alt.startswith("Accuracy in percent at max_delay = 8, 16: none ")
     text = to_markdown(made)
     assert "| arm | max_delay | mean |" in text
     assert "--axis max_delay=8,16" in text
@@ -210,4 +305,15 @@ def test_a_browser_opens_it_without_errors_requests_or_sideways_scrolling(
         assert words > 20
     first = page.locator("main > p").first
     assert first.get_attribute("class") == "verdict"
+    page.close()
+
+
+def test_it_prints_on_paper_with_nothing_cut_off(browser, report):
+    page = browser.new_page(viewport={"width": 794, "height": 1123})  # A4 at 96 pixels an inch
+    page.goto(report[0].as_uri())
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 794
+    wide = "[...document.querySelectorAll('table, img')].filter(e => e.clientWidth > 794).length"
+    assert page.evaluate(wide) == 0
+    assert page.pdf(format="A4").startswith(b"%PDF")
     page.close()

@@ -34,7 +34,13 @@ def test_ctrl_c_ends_every_process_and_resume_does_the_rest(tmp_path, capsys):
     words += ["--out", str(out), "--device", "cpu", "--workers", "2", "-q"]
     command = [sys.executable, "-m", "snn_delays", "compare", *words]
     study = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A test session in the background ignores SIGINT, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (out / "results.csv").exists():
         assert study.poll() is None, study.stderr.read()

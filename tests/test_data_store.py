@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +16,8 @@ from safetensors.numpy import load_file
 
 from snn_delays.data import store as store_module
 from snn_delays.data.hdf5 import write_events
+from snn_delays.data.events import SourceFile, join_stores
+from snn_delays.data.sources import sidecar
 from snn_delays.data.store import cache_folder, open_store
 from snn_delays.errors import DataError
 
@@ -41,6 +44,15 @@ def test_first_and_second_opening_agree(source, monkeypatch):
     assert_same_events(first, random_store())
     assert_same_events(second, first)
     assert len(stores(source)) == 1
+
+
+def test_it_knows_its_file_and_whether_that_was_fetched(source):
+    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    assert opened(source).files == (SourceFile("small.h5", sha256, fetched=False),)
+    sidecar(source).write_text(f"{sha256}  small.h5\n")
+    assert opened(source).files == (SourceFile("small.h5", sha256, fetched=True),)
+    twice = join_stores([opened(source), opened(source)])
+    assert [file.name for file in twice.files] == ["small.h5", "small.h5"]
 
 
 def test_the_store_is_memory_mapped_and_plain_safetensors(source):

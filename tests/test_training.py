@@ -68,6 +68,10 @@ def test_a_run_leaves_its_files_and_a_full_summary(trained):
     assert summary["samples_per_second"] > 0
     assert summary["wall_seconds"] > 0
     assert torch.__version__.startswith(summary["versions"]["torch"])
+    assert [file["name"] for file in summary["files"]] == [
+        "synthetic_train.h5",
+        "synthetic_test.h5",
+    ]
     history = folder.read_metrics()
     assert [r["epoch"] for r in history] == [1, 2, 3, 4]
     assert history[0].keys() >= {

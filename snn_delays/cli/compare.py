@@ -89,8 +89,14 @@ def compare_command(
     from snn_delays.compare.report import write_report
     from snn_delays.compare.results import collect
     from snn_delays.compare.study import check_folder
+    from snn_delays.distributed import launched_rank
     from snn_delays.runs import default_folder
 
+    if launched_rank() is not None:
+        raise SnnDelaysError(
+            "torchrun spreads one run of `train`, not a study",
+            remedy="Call snn-delays compare without torchrun; --workers and --engine spread it.",
+        )
     arms = None if delays is None else delays.split(",")
     if resume:
         given = (dataset, recipe, settings, epochs, protocol)
@@ -108,11 +114,12 @@ def compare_command(
         _print_plan(cells, study, output)
     study.save(folder)
     outcome = _run(jobs, folder, chosen, quiet, output)
-    results = collect(cells, outcome.finished)
-    _print_table(results, study.seeds, output)
-    output.print(f"Result: [bold]{folder / 'results.csv'}[/]")
-    for path in write_report(study, results, outcome.failed, folder):
-        output.print(f"Report: [bold]{path}[/]")
+    if outcome.finished:
+        results = collect(cells, outcome.finished)
+        _print_table(results, study.seeds, output)
+        output.print(f"Result: [bold]{folder / 'results.csv'}[/]")
+        for path in write_report(study, results, outcome.failed, folder):
+            output.print(f"Report: [bold]{path}[/]")
     if outcome.failed:
         listed = "; ".join(f"{job.name}: {error}" for job, error in outcome.failed)
         raise TrainingError(

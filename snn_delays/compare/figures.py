@@ -94,7 +94,8 @@ def _whiskers(figures: Sequence[Spread]) -> NDArray[np.float64]:
 def pictures(results: Sequence[CellResult], chance: float, classes: Sequence[str]) -> list[Picture]:
     """All pictures of one setting's arms."""
     with matplotlib.rc_context(_STYLE):
-        found = [arms_picture(results, chance), *curve_pictures(results)]
+        found = [arms_picture(results, chance), cost_picture(results)]
+        found += curve_pictures(results)
         found += robustness_pictures(results, chance) + reversal_pictures(results, chance)
         for result in results:
             if result.cell.recipe.delays == "learned":
@@ -133,6 +134,64 @@ def arms_picture(results: Sequence[CellResult], chance: float) -> Picture:
     axis.set(xlabel="accuracy with integer delays (%)")
     words = ", ".join(f"{r.cell.arm} {100 * r.rounded.mean:.1f} %" for r in results)
     return _picture("Accuracy of each arm", f"Accuracy with integer delays: {words}.", figure)
+
+
+def cost_picture(results: Sequence[CellResult]) -> Picture:
+    """Accuracy against the time that a run took, mean and interval of both."""
+    figure = Figure(figsize=(5.2, 2.9), layout="constrained")
+    axis = figure.subplots()
+    words = []
+    for result in results:
+        arm, seconds = result.cell.arm, result.figure("wall_seconds")
+        axis.errorbar(
+            [seconds.mean],
+            _percent([result.rounded.mean]),
+            xerr=_whiskers([seconds]) / 100,
+            yerr=_whiskers([result.rounded]),
+            fmt="o",
+            color=COLOURS[arm],
+            capsize=2,
+            label=arm,
+        )
+        words.append(f"{arm} {100 * result.rounded.mean:.1f} % in {seconds.mean:.0f} s")
+    axis.set(xlabel="seconds a run", ylabel="accuracy (%)", ylim=(0, 101))
+    axis.set_xlim(left=0)
+    axis.legend(frameon=False, fontsize=8)
+    alt = f"Accuracy against the time of a run: {', '.join(words)}."
+    return _picture("Accuracy against training time", alt, figure)
+
+
+def axis_picture(results: Sequence[CellResult], name: str, where: str) -> Picture:
+    """Accuracy against one axis of a study, a line for each arm; `where` ends the title."""
+    typed = list(dict.fromkeys(dict(result.cell.setting)[name] for result in results))
+    try:
+        places = {value: float(value) for value in typed}
+    except ValueError:  # names or lists: side by side
+        places = {value: float(place) for place, value in enumerate(typed)}
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5.2, 2.9), layout="constrained")
+        axis = figure.subplots()
+        words = []
+        for arm in dict.fromkeys(result.cell.arm for result in results):
+            line = [result for result in results if result.cell.arm == arm]
+            line.sort(key=lambda result: places[dict(result.cell.setting)[name]])
+            figures = [result.rounded for result in line]
+            axis.errorbar(
+                [places[dict(result.cell.setting)[name]] for result in line],
+                _percent([found.mean for found in figures]),
+                yerr=_whiskers(figures),
+                color=COLOURS[arm],
+                marker="o",
+                markersize=3.5,
+                capsize=2,
+                label=arm,
+            )
+            words.append(f"{arm} {' '.join(f'{100 * found.mean:.1f}' for found in figures)}")
+        axis.set_xticks([places[value] for value in typed], typed)
+        axis.set(xlabel=name, ylabel="accuracy (%)", ylim=(0, 101))
+        axis.legend(frameon=False, fontsize=8)
+        alt = f"Accuracy in percent at {name} = {', '.join(typed)}: {'; '.join(words)}."
+        return _picture(f"Accuracy against {name}{where}", alt, figure)
 
 
 def curve_pictures(results: Sequence[CellResult]) -> list[Picture]:

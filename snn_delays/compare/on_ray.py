@@ -34,7 +34,9 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 def run_on_ray(
     jobs: Sequence[Job], address: str | None, threads: int
 ) -> Iterator[tuple[Job, Result]]:
-    """Run jobs as tasks of `threads` cores each (and a GPU, for `cuda`); yield each as it ends.
+    """Run jobs as tasks of `threads` cores each; yield each as it ends.
+
+    A task takes a GPU too for device `cuda` and, where the cluster has any, for `auto`.
 
     Its run folder is then complete on this machine, whatever happens to the cluster. A run whose
     worker or machine is lost is done again elsewhere. Every machine needs this package, and the
@@ -60,8 +62,9 @@ def run_on_ray(
             raise SnnDelaysError("`threads`", there, threads)
         task = ray.remote(num_cpus=threads, max_retries=ATTEMPTS - 1)(_run_elsewhere)
         pending = {}
+        with_gpu = ("cuda", "auto") if ray.cluster_resources().get("GPU") else ("cuda",)
         for job in jobs:
-            own = task.options(name=job.name, num_gpus=int(job.device.startswith("cuda")))
+            own = task.options(name=job.name, num_gpus=int(job.device.startswith(with_gpu)))
             pending[own.remote(_portable(job), pack(job.folder), threads)] = job
         while pending:
             (done,), _ = ray.wait(list(pending), num_returns=1)

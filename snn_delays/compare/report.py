@@ -57,6 +57,7 @@ def make_report(
     parts = [sections.overview(results), sections.differences(results)]
     if failed:
         parts.insert(0, sections.failures(failed))
+    parts += sections.along_axes(results)
     for setting in settings:
         parts += sections.details(results, setting)
     parts += [sections.data(study, results), sections.protocol(study, results)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,22 +11,25 @@ from typing import Any
 import numpy as np
 
 from snn_delays.checkpoint import load_tensors
-from snn_delays.compare.figures import Picture, pictures
+from snn_delays.compare.figures import Picture, axis_picture, pictures
 from snn_delays.compare.jobs import Job, Setting
 from snn_delays.compare.plan import ARMS, Study
 from snn_delays.compare.results import CellResult, Results, variant_accuracies
-from snn_delays.compare.statistics import accuracy_by, paired
+from snn_delays.compare.statistics import Spread, accuracy_by, paired
 from snn_delays.compare.wording import (
     interval,
     p_text,
     percent,
     points,
+    recipe_text,
     setting_text,
     signed,
     split_name,
 )
-from snn_delays.data.sources import find_source
+from snn_delays.config import changes
+from snn_delays.data.sources import Source, find_source
 from snn_delays.errors import SnnDelaysError
+from snn_delays.runs import Record
 
 _MOST_SPEAKERS = 40
 
@@ -82,8 +87,9 @@ def overview(results: Results) -> Section:
             Table(
                 ["arm", *axes, *_COST],
                 cost,
-                "Budget, rounding and cost: trainable parameters, accuracy before rounding, and "
-                "what rounding changes (points, mean and interval over seeds)",
+                "Budget, rounding and cost: trainable parameters, accuracy before rounding, "
+                "what rounding changes (points, mean and interval over seeds), and time (mean and "
+                "standard deviation; of runs beside each other on one machine, if several were)",
             ),
             Table(["arm", "what it is"], meanings, words=True),
         ],
@@ -103,16 +109,21 @@ _COST = (
 
 def _cost(result: CellResult) -> list[str]:
     change = paired(result.rounded.values, result.live.values).spread
-    seconds = result.figure("wall_seconds").mean
     return [
         str(result.cell.parameters),
         str(result.cell.synapses),
         ", ".join(str(width) for width in result.cell.recipe.hidden),
         points(result.live.mean),
         f"{signed(change.mean)} ({interval(change)})",
-        f"{seconds:.0f}",
-        f"{result.figure('samples_per_second').mean:.0f}",
+        _whole(result.figure("wall_seconds")),
+        _whole(result.figure("samples_per_second")),
     ]
+
+
+def _whole(found: Spread) -> str:
+    """Mean and standard deviation, without decimals."""
+    deviation = "" if found.deviation is None else f" ± {found.deviation:.0f}"
+    return f"{found.mean:.0f}{deviation}"
 
 
 def differences(results: Results) -> Section:
@@ -144,6 +155,21 @@ def differences(results: Results) -> Section:
         note += "correction."
     header = ["first − second", *axes, "seeds", "difference", "95 % interval", "p", "corrected p"]
     return Section("Differences between arms", [note], [Table(header, rows)] if rows else [])
+
+
+def along_axes(results: Results) -> list[Section]:
+    """Accuracy against each axis of several values, the other axes held; none without axes."""
+    found = []
+    for name, _ in results.cells[0].cell.setting:
+        groups: dict[Setting, list[CellResult]] = {}
+        for result in results.cells:
+            others = tuple(pair for pair in result.cell.setting if pair[0] != name)
+            groups.setdefault(others, []).append(result)
+        for others, group in groups.items():
+            if len({result.cell.setting for result in group}) > 1:
+                where = f" at {setting_text(others)}" if others else ""
+                found.append(axis_picture(group, name, where))
+    return [Section("Along the axes", pictures=found)] if found else []
 
 
 def details(results: Results, setting: Setting) -> list[Section]:
@@ -223,10 +249,13 @@ def data(study: Study, results: Results) -> Section:
     """The data card: what the data is, its terms, and what was used of it."""
     source, recipe = find_source(study.recipe.dataset), study.recipe
     summary = next(iter(results.cells[0].summaries.values()))
+    files = distinct_files(results)
+    unknown = "" if _from_its_source(source, files) else "In the layout of: "
     clips = ", ".join(f"{s} {summary[f'{s}_clips']}" for s in ("train", "valid", "test"))
     rows = [
-        ["what", source.description],
-        ["licence", source.licence],
+        ["what", f"{unknown}{source.description}"],
+        ["files read", "; ".join(map(_file_text, files)) or "recordings or none"],
+        ["licence", f"{unknown}{source.licence}"],
         ["source", source.citation],
         ["address", source.address],
         ["clips used", clips],
@@ -239,23 +268,62 @@ def data(study: Study, results: Results) -> Section:
         ["dropped events", percent(summary["dropped_event_share"], 3)],
         ["chance", percent(summary["chance"])],
     ]
-    return Section("Data", tables=[Table(["fact", "value"], rows, words=True)])
+    notes = [_UNKNOWN_FILES] if unknown else []
+    return Section("Data", notes, [Table(["fact", "value"], rows, words=True)])
+
+
+_UNKNOWN_FILES = (
+    "Not all files were fetched and verified by `snn-delays data fetch`: they have the layout of "
+    "this data set, but nothing shows that they are the official files. Say what they are when you "
+    "quote these figures."
+)
+
+
+def distinct_files(results: Results) -> list[Record]:
+    """The files that the runs were trained and tested on, each once."""
+    found = [
+        file
+        for result in results.cells
+        for summary in result.summaries.values()
+        for file in summary.get("files", ())
+    ]
+    return [file for n, file in enumerate(found) if file not in found[:n]]
+
+
+def _from_its_source(source: Source, files: Sequence[Record]) -> bool:
+    """Whether all files are known to be the data set's own; `synthetic` is made here."""
+    return not source.archives or (bool(files) and all(file["fetched"] for file in files))
+
+
+def _file_text(file: Record) -> str:
+    return f"{file['name']} (SHA-256 {file['sha256'][:16]}…)"
 
 
 _PROTOCOLS = {
-    "valid": "Held-out data (valid) chose the epoch; test was answered once, at the end.",
-    "last": "Trained on train and valid, last epoch kept; test was answered once, at the end.",
-    "paper": "The test set chose the epoch, as in the published code; not an honest figure.",
+    "valid": "Held-out data (valid) chose the epoch",
+    "last": "Trained on train and valid, last epoch kept",
+    "paper": "The test set chose the epoch, as in the published code; not an honest figure",
 }
+
+
+def _protocol_text(name: str, results: Results) -> str:
+    if results.metric == "valid_accuracy":
+        return f"{_PROTOCOLS[name]}. There was no test data: the figures are those of valid."
+    if name == "paper":
+        return f"{_PROTOCOLS[name]}."
+    return f"{_PROTOCOLS[name]}; test was answered once, at the end."
 
 
 def protocol(study: Study, results: Results) -> Section:
     """How the runs were trained and chosen."""
     first, last = study.recipe.seed, study.recipe.seed + study.seeds - 1
     rows = [
-        ["protocol", f"{study.recipe.protocol}: {_PROTOCOLS[study.recipe.protocol]}"],
+        [
+            "protocol",
+            f"{study.recipe.protocol}: {_protocol_text(study.recipe.protocol, results)}",
+        ],
+        ["recipe", recipe_text(study.recipe)],
         ["seeds", str(first) if first == last else f"{first} to {last}"],
-        ["epochs", str(study.recipe.epochs)],
         *([name, ", ".join(values)] for name, values in study.axes.items()),
         ["command", command(study)],
     ]
@@ -263,11 +331,26 @@ def protocol(study: Study, results: Results) -> Section:
 
 
 def command(study: Study) -> str:
-    """What to type to run the study again, its recipe apart."""
-    words = ["snn-delays compare", f"--dataset {study.recipe.dataset}"]
+    """What to type to run the study again; data, output and machine options apart.
+
+    `recipe.toml` stands for a file with the recipe that the report shows.
+    """
+    found = changes(study.recipe)
+    words = ["snn-delays compare"]
+    words.append("--recipe recipe.toml" if found is None else f"--recipe {study.recipe.name}")
+    words += [f"--set {_setting(key, value)}" for key, value in (found or {}).items()]
+    words += [f"--set seed={study.recipe.seed}"] if study.recipe.seed else []
     words += [f"--delays {','.join(study.arms)}", f"--seeds {study.seeds}"]
     words += [f"--axis {name}={','.join(values)}" for name, values in study.axes.items()]
     return " ".join(words)
+
+
+def _setting(key: str, value: Any) -> str:
+    """`key=value` as a shell takes it."""
+    text = "none" if value is None else value
+    if not isinstance(text, str):
+        text = json.dumps(value, separators=(",", ":"))
+    return shlex.quote(f"{key}={text}")
 
 
 def provenance(study: Study, results: Results) -> Section:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from snn_delays.compare.jobs import Setting
 from snn_delays.compare.results import CellResult, Comparison, Results
 from snn_delays.compare.statistics import Spread, smallest_p
+from snn_delays.config import Recipe, changes, load_recipe
 
 _NAMES = {
     "none": "no delays",
@@ -58,6 +59,24 @@ def setting_text(setting: Setting) -> str:
     return ", ".join(f"{name}={value}" for name, value in setting)
 
 
+def training_text(recipe: Recipe) -> str:
+    """`8 epochs of the recipe's 150`, or `150 epochs` where a recipe is not cut short."""
+    own = f"{recipe.epochs} epoch{'' if recipe.epochs == 1 else 's'}"
+    if "epochs" not in (changes(recipe) or ()):
+        return own
+    return f"{own} instead of the {load_recipe(recipe.name).epochs} of recipe {recipe.name}"
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Which recipe it is, and every field in which it differs from the built-in one."""
+    found = changes(recipe)
+    if found is None:
+        return f"{recipe.name}, not a built-in one"
+    if not found:
+        return f"{recipe.name}, unchanged"
+    return f"{recipe.name}, changed: {', '.join(f'{k} = {v}' for k, v in found.items())}"
+
+
 def verdict(results: Results, setting: Setting) -> str:
     """How good the arm in question is at a setting, and how far from the others.
 
@@ -75,7 +94,7 @@ def verdict(results: Results, setting: Setting) -> str:
     verb = "answers" if " network " in subject else "answer"
     sentence = (
         f"{where}{subject} {verb} {percent(figure.mean)} of the {split_name(results)} clips right "
-        f"({known})"
+        f"after {training_text(asked.cell.recipe)} ({known})"
     )
     named = [
         comparison

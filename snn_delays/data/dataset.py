@@ -25,7 +25,7 @@ from snn_delays.data.binning import (
     dropped_share,
     gather_events,
 )
-from snn_delays.data.events import EventStore, take_clips
+from snn_delays.data.events import EventStore, SourceFile, take_clips
 from snn_delays.errors import DataError
 
 
@@ -55,6 +55,7 @@ class ClipDataset(Dataset[Sample]):
         channel_bin: how many neighbouring channels of the source are summed.
         classes: class names, in the order of the labels.
         labels, speakers: int64 `[N]`, on the data set's device.
+        files: what they were read from; none for recordings.
         metadata: plain JSON facts about how the data was prepared, kept with a run.
         dropped_share: the share of events that lie at or after `steps`, and so are dropped.
     """
@@ -67,6 +68,7 @@ class ClipDataset(Dataset[Sample]):
     classes: tuple[str, ...]
     labels: Tensor
     speakers: Tensor
+    files: tuple[SourceFile, ...] = ()
     metadata: dict[str, Any]
     dropped_share: float
 
@@ -150,7 +152,7 @@ class SpikeDataset(ClipDataset):
         self._times_us = torch.from_numpy(store.times_us)
         self._units = torch.from_numpy(store.units)
         self._offsets = torch.from_numpy(store.offsets)
-        self.name = name or store.source
+        self.name, self.files = name or store.source, store.files
         self.classes = store.classes
         self.dt_ms, self.steps, self.channel_bin = dt_ms, steps, channel_bin
         self.channels = binned_channels(store.channels, channel_bin)

@@ -21,6 +21,22 @@ LARGEST_TIME_US = 2_147_000_000
 
 
 @dataclass(frozen=True)
+class SourceFile:
+    """A file that data was read from.
+
+    Args:
+        name: its name, without folders.
+        sha256: of its bytes.
+        fetched: whether these are the bytes that `data fetch` downloaded and verified; if not,
+            nothing shows where the file comes from.
+    """
+
+    name: str
+    sha256: str
+    fetched: bool
+
+
+@dataclass(frozen=True)
 class EventStore:
     """Packed events; clip `i` owns the events `offsets[i]` up to, not including, `offsets[i + 1]`.
 
@@ -33,6 +49,7 @@ class EventStore:
         channels: number of input channels before any binning.
         classes: class names, in the order of the labels.
         source: file name, for messages.
+        files: what it was read from; none for events that were made here.
     """
 
     times_us: NDArray[np.int32]
@@ -43,6 +60,7 @@ class EventStore:
     channels: int
     classes: tuple[str, ...]
     source: str
+    files: tuple[SourceFile, ...] = ()
 
     def __len__(self) -> int:
         """The number of clips."""
@@ -72,6 +90,7 @@ def join_stores(stores: Iterable[EventStore]) -> EventStore:
         channels=first.channels,
         classes=first.classes,
         source=" + ".join(part.source for part in parts),
+        files=tuple(file for part in parts for file in part.files),
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from snn_delays.atomic import remove_leftovers, replacing
-from snn_delays.data.events import EventStore
+from snn_delays.data.events import EventStore, SourceFile
 from snn_delays.data.hdf5 import read_events, unpacked
 from snn_delays.data.sources import sidecar
 from snn_delays.errors import DataError, DataWriteError
@@ -62,10 +62,11 @@ def open_store(
             (by the checksum beside it), or the cache folder cannot be written.
     """
     path, folder = Path(path), cache_folder(cache_dir)
-    key = _key(path, channels, classes)
+    file = _source_file(path)
+    key = _key(file, channels, classes)
     stem = path.name.removesuffix(".gz").removesuffix(".h5")
     packed = folder / f"{stem}-{key[:16]}.safetensors"
-    store = _read_store(packed, key, path.name)
+    store = _read_store(packed, key, file)
     if store is None:
         remove_leftovers(folder, older_than_s=86_400.0)
         try:
@@ -77,13 +78,14 @@ def open_store(
                 f"{path.name} cannot be packed in the cache folder {folder} ({error.strerror})",
                 remedy="Set SNN_DELAYS_CACHE to a folder with room.",
             ) from error
-        store = _read_store(packed, key, path.name)
+        store = _read_store(packed, key, file)
         if store is None:
             raise DataError(f"{packed} cannot be read back", remedy="Is the disk sound?")
     return store
 
 
-def _key(path: Path, channels: int, classes: tuple[str, ...] | None) -> str:
+def _source_file(path: Path) -> SourceFile:
+    """What a file is, by its bytes and by the checksum beside it."""
     try:
         with open(path, "rb") as file:
             source = hashlib.file_digest(file, "sha256").hexdigest()
@@ -95,7 +97,11 @@ def _key(path: Path, channels: int, classes: tuple[str, ...] | None) -> str:
             f"{path} is not what was fetched: its SHA-256 is not that in {sidecar(path).name}",
             remedy="Delete both and fetch it again.",
         )
-    recipe = json.dumps([_STORE_VERSION, source, channels, classes])
+    return SourceFile(path.name, source, fetched=expected is not None)
+
+
+def _key(file: SourceFile, channels: int, classes: tuple[str, ...] | None) -> str:
+    recipe = json.dumps([_STORE_VERSION, file.sha256, channels, classes])
     return hashlib.sha256(recipe.encode()).hexdigest()
 
 
@@ -122,7 +128,7 @@ def _digest(description: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
-def _read_store(packed: Path, key: str, source: str) -> EventStore | None:
+def _read_store(packed: Path, key: str, source: SourceFile) -> EventStore | None:
     """The store with its arrays memory-mapped, or None where there is none or it is damaged."""
     try:
         # "c", copy on write: torch wants writable memory, and the file is never changed.
@@ -142,6 +148,8 @@ def _read_store(packed: Path, key: str, source: str) -> EventStore | None:
                 return None
             arrays[name] = np.asarray(array)
         channels, classes = int(description["channels"]), tuple(description["classes"])
-        return EventStore(**arrays, channels=channels, classes=classes, source=source)
+        return EventStore(
+            **arrays, channels=channels, classes=classes, source=source.name, files=(source,)
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
