@@ -15,8 +15,8 @@ from data_helpers import CHANNELS, CLASSES, assert_same_events, random_store
 from safetensors.numpy import load_file
 
 from snn_delays.data import store as store_module
-from snn_delays.data.hdf5 import write_events
 from snn_delays.data.events import SourceFile, join_stores
+from snn_delays.data.hdf5 import write_events
 from snn_delays.data.sources import sidecar
 from snn_delays.data.store import cache_folder, open_store
 from snn_delays.errors import DataError
