@@ -24,6 +24,8 @@ VARIATIONS = {
     "shift-40-warp-0.2-drop-0.2": "augment.channel_shift=40 augment.time_warp=0.2 augment.drop=0.2",
     "shift-80-warp-0.3": "augment.channel_shift=80 augment.time_warp=0.3",
     "channel-jitter-10": "augment.channel_jitter=10",
+    "channel-jitter-20": "augment.channel_jitter=20",
+    "jitter-10-shift-40": "augment.channel_jitter=10 augment.channel_shift=40",
     "cut-mix-0.5": "augment.cut_mix_share=0.5",
     "drop-0.3": "augment.drop=0.3",
     "channel-bin-10": "channel_bin=10",

@@ -157,9 +157,10 @@ def load_optimisation_state(
             if any(m.dim() and m.shape != parameters[number].shape for m in moments.values()):
                 raise ValueError(f"moments of {name} {number} have another shape")
         groups = facts[name]["groups"]
-        for group in groups:  # JSON knows no tuples
-            if "betas" in group:
+        for group, own in zip(groups, optimiser.param_groups, strict=True):
+            if "betas" in group:  # JSON knows no tuples
                 group["betas"] = tuple(group["betas"])
+            group["fused"] = own["fused"]  # the run may go on on another device
         optimiser.load_state_dict({"state": state, "param_groups": groups})
         optimisation.schedules[name].load_state_dict(facts[name]["schedule"])
 

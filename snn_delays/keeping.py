@@ -64,7 +64,6 @@ class Keeper:
         ckpt.save_progress(self.path, self.net, self.optimisation, self.progress)
         self._saved = time.perf_counter()
 
-    def save_if_due(self) -> None:
-        """Write the checkpoint if the last one is a minute old."""
-        if time.perf_counter() - self._saved > SAVE_EVERY_S:
-            self.save()
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is a minute old."""
+        return time.perf_counter() - self._saved > SAVE_EVERY_S

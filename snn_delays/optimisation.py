@@ -5,8 +5,10 @@ Weights and delays have an optimiser each, as published: delays move in steps, w
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from snn_delays.config import Recipe
@@ -30,14 +32,19 @@ class Optimisation:
 
     Weights: one-cycle to `weight_lr`, decay on synaptic weights only. Delays: cosine from
     `delay_lr` to 0, no decay.
+
+    Args:
+        fused: whether each moves all its parameters in one go; by default on a GPU.
     """
 
-    def __init__(self, net: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, net: nn.Module, recipe: Recipe, fused: bool | None = None) -> None:
         delays = [d.delay for d in delay_layers(net).values() if d.delay.requires_grad]
         weights = [d.weight for d in delay_layers(net).values() if d.weight.requires_grad]
         taken = {id(p) for p in [*delays, *weights]}
         others = [p for p in net.parameters() if p.requires_grad and id(p) not in taken]
-        make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+        self.fused = next(net.parameters()).is_cuda if fused is None else fused
+        make = partial(kind, fused=True) if self.fused else kind
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
         self.schedules: dict[str, LRScheduler] = {}
         if weights or others:
@@ -60,9 +67,15 @@ class Optimisation:
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
 
-    def step(self) -> None:
-        """Move weights and delays once."""
+    def step(self, skip: Tensor | None = None) -> None:
+        """Move weights and delays once.
+
+        Args:
+            skip: float32 scalar on the device of a fused optimiser; if it is 1, nothing moves.
+        """
         for optimiser in self.optimisers.values():
+            if skip is not None:
+                vars(optimiser)["found_inf"] = skip  # as torch's gradient scaler says it
             optimiser.step()
 
     def end_epoch(self) -> None:

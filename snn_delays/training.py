@@ -26,8 +26,8 @@ from snn_delays.config import Recipe
 from snn_delays.data import ClipDataset
 from snn_delays.data.augment import augmented_batch
 from snn_delays.distributed import Share, World, backward, of_whole_batch
-from snn_delays.errors import TrainingError
 from snn_delays.evaluation import evaluate
+from snn_delays.finite import FiniteCheck
 from snn_delays.keeping import Keeper
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import clamp_delays, delay_statistics, round_delays, set_sigma
@@ -207,6 +207,7 @@ def _train_batches(
     recipe's fixed length, so every step counts and the scores need no mask.
     """
     net.train()
+    check = FiniteCheck(net)
     order = torch.randperm(len(data)).split(recipe.batch_size)
     device = next(net.parameters()).device
     position = keeper.progress.position
@@ -222,10 +223,10 @@ def _train_batches(
                 result = net.simulate(x, share=share)
             optimisation.zero_grad()
             loss = backward(F.cross_entropy(result.scores.float(), targets), net, share)
-            _check_finite(loss, net, epoch, number)
+            skip = check.look(loss, epoch, number)
             if recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
-            optimisation.step()
+            optimisation.step(skip)
             clamp_delays(net)
             sums["loss"] += loss * len(order[number])
             right = (result.scores.detach().argmax(1) == labels).sum()
@@ -235,8 +236,11 @@ def _train_batches(
             position.batches = number + 1
             position.keep_random(device)
             position.seconds = earlier + time.perf_counter() - began
-            keeper.save_if_due()
+            if keeper.is_due():
+                check.ask()
+                keeper.save()
         reporter.batch(epoch + 1, number + 1)
+    check.ask()
     return {
         "train_loss": float(sums["loss"]) / len(data),
         "train_accuracy": int(sums["correct"]) / len(data),
@@ -284,27 +288,6 @@ def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[An
     if recipe.amp and device.type == "cuda":
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()
-
-
-def _check_finite(loss: Tensor, net: nn.Module, epoch: int, batch: int) -> None:
-    """Stop training before a loss or gradient that is not finite reaches the weights.
-
-    Raises:
-        TrainingError: naming epoch, batch and the parameters with the largest gradients.
-    """
-    gradients = {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
-    total = nn.utils.get_total_norm(gradients.values())
-    if math.isfinite((loss.detach() + total).item()):  # one look at the device, not two
-        return
-    norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
-    worst = sorted(norms, key=lambda n: norms[n] if norms[n] == norms[n] else math.inf)[-3:]
-    listed = ", ".join(f"{n} ({norms[n]:.3g})" for n in reversed(worst))
-    raise TrainingError(
-        f"The loss is {loss.item()} in epoch {epoch + 1}, batch {batch + 1}; "
-        f"largest gradients: {listed}",
-        remedy=("The last finished epoch is kept in last.ckpt. " if epoch else "")
-        + "Try a lower weight_lr or delay_lr, or --set clip_norm=1.",
-    )
 
 
 def _is_best(progress: ckpt.Progress, splits: Splits) -> bool:

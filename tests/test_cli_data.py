@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tiny import FLAGS
 
 from snn_delays.cli.console import CountReporter
 from snn_delays.cli.data import _how_to_train
+from snn_delays.cli.train import offer_to_fetch
 from snn_delays.data import fetch as fetch_module
 from snn_delays.data.hdf5 import read_events, write_events
 
@@ -51,6 +53,33 @@ def test_training_without_data_names_the_command_that_fetches_it(call, tmp_path,
     code, _, err = call("train", *FLAGS, *words)
     assert code == 2
     assert f"snn-delays data fetch {name} --data-dir {tmp_path}" in err
+
+
+def test_at_a_terminal_training_asks_before_it_downloads(shd_folder, tmp_path, monkeypatch):
+    questions, fetched = [], []
+    monkeypatch.setattr("snn_delays.cli.data.fetch_data", lambda *words: fetched.append(words))
+
+    def answer(given):
+        return lambda question: questions.append(question) or given
+
+    for given in (False, True):
+        monkeypatch.setattr("typer.confirm", answer(given))
+        offer_to_fetch("ssc", tmp_path, quiet=False)
+    assert questions[0] == (
+        f"ssc is not in {tmp_path}. Download it from https://zenkelab.org/datasets/ (about 1820 "
+        f"MB) into {tmp_path}?"
+    )
+    assert fetched == [("ssc", tmp_path, False)]
+    monkeypatch.setattr("typer.confirm", answer(True))
+    offer_to_fetch("shd", shd_folder, quiet=False)
+    offer_to_fetch("synthetic", None, quiet=False)
+    assert len(fetched) == 1
+    (tmp_path / "speech_commands_v0.02").mkdir()
+    offer_to_fetch("gsc", tmp_path, quiet=False)
+    assert len(fetched) == 1
+    monkeypatch.chdir(tmp_path)
+    offer_to_fetch("shd", None, quiet=True)
+    assert fetched[1:] == [("shd", Path("data"), True)]
 
 
 def test_encode_writes_a_spike_file(call, tmp_path):

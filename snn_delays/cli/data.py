@@ -36,12 +36,17 @@ def fetch_command(
 
     A transfer that was cut off goes on where it stopped; run the same command again.
     """
+    fetch_data(dataset.value, data_dir, quiet)
+
+
+def fetch_data(dataset: str, data_dir: Path, quiet: bool) -> None:
+    """Download a data set with bars that show rate and time left, and say where it lies."""
     from snn_delays.data.download import DownloadReporter
     from snn_delays.data.fetch import fetch
 
     output = console()
     with TerminalDownload(output) as bars:
-        paths = fetch(dataset.value, data_dir, reporter=DownloadReporter() if quiet else bars)
+        paths = fetch(dataset, data_dir, reporter=DownloadReporter() if quiet else bars)
     for path in paths:
         output.print(str(path), soft_wrap=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,11 +88,26 @@ def train_command(
 
         be_deterministic()
     shown = None if quiet else output
+    if output.is_terminal and sys.stdin.isatty():
+        offer_to_fetch(resolved.dataset, data_dir, quiet)
     with leading(device, resolved, folder, resume) as world:
         summary = train_to_folder(
             resolved, folder, data_dir, device, resume, shown, tensorboard, world
         )
     report(summary, folder.path, output)
+
+
+def offer_to_fetch(dataset: str, data_dir: Path | None, quiet: bool) -> None:
+    """Ask at a terminal whether missing data shall be downloaded; without a yes, nothing is."""
+    from snn_delays.cli.data import fetch_data
+    from snn_delays.data.sources import DATA_DIR, find_source, is_missing
+
+    source, folder = find_source(dataset), data_dir or DATA_DIR
+    if is_missing(source, data_dir):
+        size = sum(source.archives.values())
+        question = f"{dataset} is not in {folder}. Download it from {source.address} (about {size}"
+        if typer.confirm(f"{question} MB) into {folder}?"):
+            fetch_data(dataset, folder, quiet)
 
 
 def resolve_recipe(

@@ -152,6 +152,7 @@ class SpikeDataset(ClipDataset):
         self._times_us = torch.from_numpy(store.times_us)
         self._units = torch.from_numpy(store.units)
         self._offsets = torch.from_numpy(store.offsets)
+        self._lengths = torch.from_numpy(np.diff(store.offsets))[self._clips]  # stays on the CPU
         self.name, self.files = name or store.source, store.files
         self.classes = store.classes
         self.dt_ms, self.steps, self.channel_bin = dt_ms, steps, channel_bin
@@ -165,7 +166,7 @@ class SpikeDataset(ClipDataset):
 
         `x` holds spike counts.
         """
-        indices = indices.to(self.labels.device)
+        total, indices = self._total(indices), indices.to(self.labels.device)
         x = bin_events(
             self._times_us,
             self._units,
@@ -175,8 +176,13 @@ class SpikeDataset(ClipDataset):
             steps=self.steps,
             channels=self._store.channels,
             channel_bin=self.channel_bin,
+            total=total,
         )
         return x, self.labels[indices]
+
+    def _total(self, indices: Tensor) -> int | None:
+        """How many events these samples have, if that can be told without waiting for a GPU."""
+        return int(self._lengths[indices].sum()) if indices.device.type == "cpu" else None
 
     @property
     def source_channels(self) -> int:
@@ -199,7 +205,8 @@ class SpikeDataset(ClipDataset):
     def events(self, indices: Tensor) -> Events:
         """The spikes of several samples; `indices` as in `batch`."""
         clips = self._clips[indices.to(self.labels.device)]
-        return gather_events(self._times_us, self._units, self._offsets, clips)
+        total = self._total(indices)
+        return gather_events(self._times_us, self._units, self._offsets, clips, total)
 
     def count(self, events: Events, samples: int) -> Tensor:
         """The counts `[T, N = samples, C]` of such spikes."""

@@ -159,6 +159,21 @@ def how_to_get(source: Source, data_dir: str | os.PathLike[str] | None = None) -
     )
 
 
+def is_missing(source: Source, data_dir: str | os.PathLike[str] | None) -> bool:
+    """Whether the files of train (or the recordings) are not there, but can be fetched."""
+    folder = data_folder(data_dir)
+    if not source.archives or folder is None:
+        return bool(source.archives)
+    try:
+        if source.folder:
+            find_folder(folder, source)
+        else:
+            find_file(folder, source.files["train"])
+    except DataError:
+        return True
+    return False
+
+
 def data_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
     """`data_dir`; where none is given the folder `data`, into which `fetch` puts data, if any."""
     if data_dir is not None:
