@@ -1,7 +1,7 @@
 """What each choice of a recipe is worth: one change at a time, accuracy on held-out speakers.
 
-`python scripts/ablation.py --data-dir DIR --out runs/ablation` trains the `shd` recipe and its
-variations, shortened, over seeds. Finished runs are used again; test data takes no part.
+`python scripts/ablation.py --data-dir DIR --out runs/ablation` trains the published recipe and
+variations of it, shortened, over seeds. Finished runs are used again; test data takes no part.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def main() -> None:
             folder = RunFolder(words.out / f"{name}-seed{seed}")
             if not folder.summary_file.is_file():
                 resume = folder.recipe_file.is_file()
-                train(load_recipe("shd", fields), folder, data_dir=words.data_dir, resume=resume)
+                train(
+                    load_recipe("shd-paper", fields), folder, data_dir=words.data_dir, resume=resume
+                )
             results.setdefault(name, []).append(folder.summary())
             show(results)
 

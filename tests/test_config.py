@@ -7,18 +7,18 @@ from snn_delays.errors import RecipeError
 
 
 def test_every_built_in_recipe_loads_and_survives_its_own_toml(tmp_path):
-    assert recipe_names() == ["gsc", "shd", "ssc", "synthetic"]
+    assert recipe_names() == ["gsc", "shd", "shd-paper", "ssc", "synthetic"]
     for name in recipe_names():
         recipe = load_recipe(name)
         assert recipe.name == name
-        assert recipe.dataset == name
+        assert recipe.dataset == name.removesuffix("-paper")
         path = tmp_path / f"{name}.toml"
         path.write_text(recipe.to_toml(), encoding="utf-8")
         assert load_recipe(path) == recipe
 
 
 def test_published_values_of_shd():
-    recipe = load_recipe("shd")
+    recipe = load_recipe("shd-paper")
     assert (recipe.hidden, recipe.max_delay, recipe.tau) == ((256, 256), 24, 1.005)
     assert (recipe.epochs, recipe.batch_size, recipe.dropout) == (150, 256, 0.4)
     assert (recipe.weight_lr, recipe.delay_lr, recipe.weight_decay) == (5e-3, 0.1, 1e-5)
@@ -62,7 +62,9 @@ def test_mistakes_are_named(word, message):
 
 
 def test_files_that_are_no_recipes_are_refused(tmp_path):
-    with pytest.raises(RecipeError, match=r"must be one of gsc, shd, ssc, synthetic, or a path"):
+    with pytest.raises(
+        RecipeError, match=r"must be one of gsc, shd, shd-paper, ssc, synthetic, or a path"
+    ):
         load_recipe("mnist")
     with pytest.raises(RecipeError, match=r"missing\.toml cannot be read: No such file"):
         load_recipe(tmp_path / "missing.toml")

@@ -254,7 +254,7 @@ def data(study: Study, results: Results) -> Section:
     clips = ", ".join(f"{s} {summary[f'{s}_clips']}" for s in ("train", "valid", "test"))
     rows = [
         ["what", f"{unknown}{source.description}"],
-        ["files read", "; ".join(map(_file_text, files)) or "recordings or none"],
+        ["files read", "; ".join(map(_file_text, files)) or "not recorded"],
         ["licence", f"{unknown}{source.licence}"],
         ["source", source.citation],
         ["address", source.address],
