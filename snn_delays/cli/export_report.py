@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from snn_delays.cli.console import console, percent
-from snn_delays.errors import DataError
+from snn_delays.errors import DataError, NetworkFormatError
 
 if TYPE_CHECKING:
     from snn_delays.config import Recipe
@@ -75,7 +75,13 @@ def _report_float32(network: Network, data: ClipDataset) -> None:
     from snn_delays.engine import Engine
     from snn_delays.fidelity import compare_engines
 
-    engines = Engine(network), Engine(network, np.float32)
+    try:
+        engines = Engine(network), Engine(network, np.float32)
+    except NetworkFormatError as error:
+        console().print(
+            f"[bold yellow]Warning:[/] float32 cannot run this network: {escape(str(error))}"
+        )
+        return
     found = compare_engines(*engines, data, MEASURED_CLIPS)
     console().print(
         f"float32 against float64 on {found.clips} clips of {data.name}: "

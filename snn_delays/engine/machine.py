@@ -18,6 +18,7 @@ import numpy as np
 from snn_delays import network_format
 from snn_delays.engine import kernels, ring
 from snn_delays.engine.energy import energy_pj
+from snn_delays.engine.limits import largest_input
 from snn_delays.engine.readout import RunningScores, clip_scores
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.memory import total_bytes
@@ -95,6 +96,9 @@ class Engine:
     Args:
         network: a checked network, from `load_network` or `parse`.
         dtype: `np.float64` or `np.float32`.
+
+    Raises:
+        NetworkFormatError: numbers so large that sums of them might overflow in `dtype`.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class Engine:
             raise SnnDelaysError("`dtype`", "numpy.float32 or numpy.float64", dtype)
         self.network = network
         self.dtype = dtype
+        self._largest_input = largest_input(network, dtype)
         graded = network.input.encoding == "analog"
         self._layers = [
             _CompiledLayer(layer, dtype, counted=not (graded and i == 0))
@@ -234,8 +239,10 @@ class Engine:
         """`x`, its shape and values seen, as a contiguous array of int8 or the engine's dtype."""
         try:
             x = np.asarray(x)
-        except ValueError:
-            raise ShapeError("`x`", f"an array {axes}", "lists of different lengths") from None
+        except (ValueError, TypeError, RuntimeError):
+            remedy = "Of a tensor, pass x.detach().cpu().numpy()."
+            got = f"a {type(x).__name__} that numpy cannot read"
+            raise ShapeError("`x`", f"an array {axes}", got, remedy) from None
         if x.ndim != len(shape) + 1 or x.shape[1:] != shape:
             raise ShapeError("`x`", f"{axes} with {list(shape)} after N", f"shape {list(x.shape)}")
         if x.dtype.kind not in "biuf":
@@ -248,7 +255,12 @@ class Engine:
                 raise ShapeError("`x`", "spike counts: whole numbers from 0", "other values")
             if x.max(initial=0) <= 127:
                 return np.ascontiguousarray(x, np.int8)
-        return np.ascontiguousarray(x, self.dtype)
+        with np.errstate(over="ignore"):
+            x = np.ascontiguousarray(x, self.dtype)
+        if np.abs(x).max(initial=0) > self._largest_input:
+            expected = f"at most {self._largest_input:.3g}, so that no sum overflows"
+            raise ShapeError("`x`", expected, f"{np.abs(x).max():.3g}")
+        return x
 
 
 class _CompiledLayer:
@@ -273,7 +285,7 @@ class _CompiledLayer:
         )
         reset = neuron.v_reset if isinstance(neuron, LIF) else None
         self.membrane = kernels.Membrane(
-            tau=dtype(neuron.tau),
+            tau=dtype(min(neuron.tau, float(np.finfo(dtype).max))),
             threshold=dtype(neuron.v_threshold if isinstance(neuron, LIF) else np.inf),
             rest=dtype(0 if reset is None else reset),
             soft=reset is None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from snn_delays.engine.limits import largest_input
 from snn_delays.network_format import LIF, Layer, Network
 
 
@@ -20,7 +21,11 @@ def simulate(
         network: the network.
         x: input `[N, steps, channels]`; the tail is added here.
         dtype: the arithmetic.
+
+    Raises:
+        NetworkFormatError: numbers so large that sums of them might overflow in `dtype`.
     """
+    largest_input(network, dtype)
     signal = np.pad(np.asarray(x, dtype), [(0, 0), (0, network.input.tail_steps), (0, 0)])
     outputs = []
     for layer in network.layers:

@@ -37,6 +37,8 @@ def load_network(source: str | os.PathLike[str] | bytes) -> Network:
     """
     if isinstance(source, bytes):
         name, data = "network.json", source
+    elif not isinstance(source, (str, os.PathLike)):
+        raise NetworkFormatError("`source`", "a path, or the bytes of a file", shown(source))
     else:
         name = os.fspath(source)
         data = _read_bytes(Path(source))

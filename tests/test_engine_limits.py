@@ -1,0 +1,73 @@
+"""Numbers that might overflow are refused; just below, everything stays finite and silent."""
+
+import numpy as np
+import pytest
+from sample_networks import clips, document
+
+from snn_delays.engine import Engine, Network, simulate
+from snn_delays.errors import NetworkFormatError, ShapeError
+from snn_delays.network_format import parse
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def scaled(factor, layer=1, dtype=np.float64, **options):
+    """A document whose readout weights are `factor` of the largest number."""
+    text = document(**options)
+    weights = np.array(text["layers"][layer]["weights"])
+    largest = float(np.finfo(dtype).max)
+    text["layers"][layer]["weights"] = (np.sign(weights) * factor * largest).tolist()
+    return text
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_weights_whose_sums_overflow_are_refused_with_their_layer(layer, dtype):
+    network = parse(scaled(0.9, layer, dtype))
+    said = rf"`layers\[{layer}\]`: the weights and bias of output \d must be at most"
+    for run in (lambda: Engine(network, dtype), lambda: simulate(network, np.zeros(0), dtype)):
+        with pytest.raises(NetworkFormatError, match=said):
+            run()
+
+
+@pytest.mark.parametrize("name", ["v_threshold", "v_reset"])
+def test_voltages_that_overflow_are_refused(name):
+    text = document()
+    text["layers"][0]["neuron"][name] = 1e305 * (1 if name == "v_threshold" else -1)
+    with pytest.raises(NetworkFormatError, match=r"`layers\[0\].neuron`"):
+        Engine(parse(text))
+
+
+def test_a_scale_that_overflows_is_refused_even_of_weights_that_are_0():
+    text = document()
+    text["layers"][0]["weights"] = np.zeros((7, 5, 1)).tolist()
+    text["layers"][0]["weight_scale"] = 1e300
+    with pytest.raises(NetworkFormatError, match=r"`layers\[0\]`"):
+        Engine(parse(text))
+
+
+@pytest.mark.parametrize("readout", ["softmax_sum", "max", "mean", "last"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("soft", [False, True])
+def test_below_the_limit_everything_is_finite_and_silent(readout, dtype, soft):
+    text = scaled(1e-18, 0, dtype, readout=readout, soft=soft, tau=1e300)
+    text["layers"][1]["weights"] = scaled(1e-18, 1, dtype)["layers"][1]["weights"]
+    engine = Engine(parse(text), dtype)
+    x = clips(text) * 40
+    result = engine.run(x)
+    state = engine.start(len(x))
+    for step in x.transpose(1, 0, 2):
+        streamed = engine.step(state, step)
+    assert all(np.isfinite(a).all() for a in (result.scores, result.output, result.energy_pj))
+    assert np.isfinite(streamed.scores).all()
+    assert np.isfinite(result.margin)
+
+
+def test_input_that_overflows_is_refused():
+    network = Network(**dict(parse(document(encoding="analog"))))
+    x = np.zeros((1, 12, 5))
+    x[0, 3, 2] = -1e300
+    with pytest.raises(ShapeError, match="`x` must be at most"):
+        network.run(x)
+    x[0, 3, 2] = 1e200
+    assert np.isfinite(network.run(x).output).all()
