@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from snn_delays.errors import SnnDelaysError
+
 _TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}\.tmp(\.[^.]*)?")  # the names that `replacing` makes
 
 
@@ -37,10 +39,11 @@ def replacing_all(paths: Iterable[str | os.PathLike[str]]) -> Iterator[list[Path
     Raises:
         OSError: before anything is yielded, where a file cannot be written or a folder is in its
             place.
+        SnnDelaysError: likewise, where a device or a pipe is in its place.
     """
     temporaries: dict[Path, Path] = {}
     try:
-        for final in map(Path, paths):
+        for final in map(_real, paths):
             temporaries[_temporary_beside(final)] = final
         yield list(temporaries)
         umask = os.umask(0)
@@ -100,6 +103,20 @@ def remove_leftovers(folder: Path, older_than_s: float = 0.0) -> None:
         with suppress(OSError):
             if time.time() - path.stat().st_mtime >= older_than_s:
                 path.unlink()
+
+
+def _real(path: str | os.PathLike[str]) -> Path:
+    """The file itself where `path` is a link to it.
+
+    Raises:
+        SnnDelaysError: a device or a pipe, which a file would replace.
+    """
+    final = Path(path)
+    device = str(final.absolute()).startswith(("/dev/", "/proc/"))  # /dev/stdout may be any file
+    final = Path(os.path.realpath(final)) if final.is_symlink() else final
+    if device or (final.exists() and not final.is_file() and not final.is_dir()):
+        raise SnnDelaysError(f"{path}", "a file or a new name", "a device or a pipe")
+    return final
 
 
 def _temporary_beside(final: Path) -> Path:

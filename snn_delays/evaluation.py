@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,12 +69,15 @@ def evaluate(
     return Evaluation(predictions.cpu(), data.labels.cpu())
 
 
-def answer(network: Network, data: ClipDataset, batch_size: int = 256) -> tuple[Evaluation, float]:
-    """Answer every clip of `data` with the engine.
+def answer(
+    network: Network, data: ClipDataset, batch_size: int | None = None
+) -> tuple[Evaluation, float]:
+    """Answer every clip of `data` with the engine, in batches that fit into memory.
 
     Returns:
         The answers, and the smallest distance of any membrane to its threshold.
     """
+    batch_size = network.engine.clips_at_once() if batch_size is None else batch_size
     _check_batch_size(batch_size)
     predictions, labels, margin = [], [], math.inf
     for indices in torch.arange(len(data)).split(batch_size):
@@ -99,8 +103,12 @@ def load_for_network(
         DataError: the network does not say which speakers it was not trained on, so that `train`
             and `valid` cannot be told apart; or as `data.load`.
     """
-    prepared = network.metadata.get("data")
+    prepared = network.metadata.get("data") or {}
     held_out = network.metadata.get("valid_speakers")
+    if not isinstance(prepared, dict) or not isinstance(prepared.get("features", ""), str):
+        raise DataError("`metadata.data` of the network", "a table, as `export` writes it")
+    if held_out is not None and not _are_speakers(held_out):
+        raise DataError("`metadata.valid_speakers` of the network", "a list of whole numbers")
     if held_out is None and split != "test":
         raise DataError(
             "The network does not say which speakers were held out of its training "
@@ -115,5 +123,9 @@ def load_for_network(
         steps=network.input.steps,
         channel_bin=network.input.channel_bin,
         valid_speakers=None if held_out is None else tuple(held_out),
-        features=(prepared or {}).get("features", "mel140"),
+        features=prepared.get("features", "mel140"),
     ).prepared_as(prepared)
+
+
+def _are_speakers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(speaker) is int for speaker in value)

@@ -43,13 +43,12 @@ def compare_engines(
     other: Engine,
     data: ClipDataset,
     clips: int | None = None,
-    batch_size: int = 256,
 ) -> Fidelity:
     """Answer the first `clips` clips of `data` (all by default) with both, and compare."""
     count = len(data) if clips is None else min(clips, len(data))
     cells = different = changed = 0
     spikes, correct, margin = np.zeros(2, np.int64), np.zeros(2, np.int64), math.inf
-    for indices in torch.arange(count).split(batch_size):
+    for indices in torch.arange(count).split(reference.clips_at_once()):
         x, labels = data.batch(indices)
         batch = x.transpose(0, 1).cpu().numpy()
         ours, theirs = reference.run(batch), other.run(batch)

@@ -5,18 +5,32 @@ Pure functions on tensors. Times and delays are in steps; the layout is `[T, N, 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from snn_delays.checks import (
+    SIGMA_RANGE,
+    check_batch,
+    check_finite,
+    check_range,
+    check_tensor,
+    check_whole,
+    check_word,
+    sees_values,
+)
 from snn_delays.convolution import Cut, best_cut, by_dft, direct, sizes_of
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.gemm import matmul
+from snn_delays.network_format import MAX_DELAY
 
 Method = Literal["auto", "direct", "dft"]
+
+MAX_WEIGHT_BITS = 24
+"""Of integer weights: float32 holds every integer of as many bits."""
 
 _CACHED_NUMBERS = 2**18
 _LOWEST_EXPONENT = -60.0  # exp() below this is far under any precision, and slow (denormal)
@@ -39,11 +53,22 @@ def delay_kernel(weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int) -
         max_delay: the largest delay `D`, inclusive.
     Returns:
         `[D + 1, out, in]`.
+    Raises:
+        SnnDelaysError: wrong shapes or dtypes; on a CPU also values out of range, or NaN.
     Source:
         DCLS with Gaussian interpolation: Khalfaoui-Hassani et al. 2023 (arXiv:2306.00817). Differs:
         `sigma` is the true standard deviation and `delay` is neither centred nor mirrored.
     """
-    _check_synapses(weight, delay)
+    _check_synapses(weight, delay, max_delay)
+    check_tensor("delay", delay, "[out, in, kernel_count]", weight)
+    check_range("delay", delay, 0, max_delay, "Clamp delays after each optimiser step.")
+    check_tensor("sigma", sigma, "", weight)
+    try:
+        sigma.expand_as(weight)
+    except RuntimeError:
+        expected = f"broadcastable to `weight` {list(weight.shape)}"
+        raise ShapeError("`sigma`", expected, list(sigma.shape)) from None
+    check_range("sigma", sigma, *SIGMA_RANGE)
     return _DelayKernel.apply(weight, delay, sigma, max_delay)
 
 
@@ -122,14 +147,24 @@ def one_hot_kernel(weight: Tensor, delay: Tensor, max_delay: int) -> Tensor:
         max_delay: the largest delay `D`, inclusive.
     Returns:
         `[D + 1, out, in]`; differentiable in `weight`. The limit of `delay_kernel` for sigma to 0.
+    Raises:
+        SnnDelaysError: wrong shapes or dtypes; on a CPU also values out of range, fractions, NaN.
     """
-    _check_synapses(weight, delay)
+    _check_synapses(weight, delay, max_delay)
+    taps = delay.detach().long()
+    check_range("delay", delay, 0, max_delay)
+    if sees_values(delay) and not torch.equal(taps.to(delay.dtype), delay):
+        raise SnnDelaysError("`delay`", "whole numbers", "fractions", "Round it: round_delay().")
     kernel = weight.new_zeros(max_delay + 1, *weight.shape[:2])
-    return kernel.scatter_add(0, delay.detach().long().movedim(-1, 0), weight.movedim(-1, 0))
+    return kernel.scatter_add(0, taps.movedim(-1, 0), weight.movedim(-1, 0))
 
 
 def round_delay(delay: Tensor, max_delay: int, step: int = 1) -> Tensor:
     """The nearest multiple of `step` within `[0, max_delay]`, same dtype; halves go to the even."""
+    check_tensor("delay", delay, "")
+    check_finite("delay", delay)
+    check_whole("max_delay", max_delay, 0, MAX_DELAY)
+    check_whole("step", step, 1)
     return (delay.detach() / step).round().clamp(0, max_delay // step) * step
 
 
@@ -138,14 +173,20 @@ def integer_weight(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
     Args:
         weight: `[out, in, kernel_count]`.
-        bits: at least 2; integers lie within `-(2^(bits-1) - 1)` and `2^(bits-1) - 1`.
+        bits: from 2 to 24, which float32 can hold; integers lie within `-(2^(bits-1) - 1)` and
+            `2^(bits-1) - 1`.
     Returns:
         The integers (same dtype and shape), and the scales `[out]`; `integers * scale` is nearest
         to `weight`. The largest weight of an output becomes the largest integer.
+    Raises:
+        SnnDelaysError: wrong `bits`, shape or dtype; on a CPU also weights that are not finite.
     """
+    _check_weight(weight)
+    check_whole("bits", bits, 2, MAX_WEIGHT_BITS)
     weight = weight.detach()
     size = weight.abs().amax((1, 2))
     scale = torch.where(size > 0, size, torch.ones_like(size)) / (2 ** (bits - 1) - 1)
+    scale.clamp_(min=torch.finfo(scale.dtype).tiny)
     return (weight / scale[:, None, None]).round(), scale
 
 
@@ -178,12 +219,23 @@ def delayed_linear(
             to rounding), or `auto`, the one that `convolution.best_cut` expects to be faster.
     Returns:
         `[steps, N, out]`.
+    Raises:
+        SnnDelaysError: wrong shapes, dtypes or devices; values are not looked at.
     """
-    if x.dim() != 3 or x.shape[2] != kernel.shape[2]:
-        raise ShapeError("`x`", f"[T, N, C_in={kernel.shape[2]}]", list(x.shape))
-    if method not in ("auto", "direct", "dft"):
-        raise SnnDelaysError("`method`", "one of auto, direct, dft", repr(method))
+    check_tensor("kernel", kernel, "[D + 1, out, in]")
+    if kernel.shape[0] == 0:
+        raise ShapeError("`kernel`", "[D + 1, out, in] with at least one tap", list(kernel.shape))
+    expected = f"[T, N, C_in={kernel.shape[2]}]"
+    check_batch(x, kernel.shape[2], kernel, expected)
+    if x.shape[0] == 0:
+        raise ShapeError("`x`", f"{expected} with at least one step", list(x.shape))
+    if bias is not None:
+        check_tensor("bias", bias, f"[out={kernel.shape[1]}]", kernel)
+        if bias.shape != kernel.shape[1:2]:
+            raise ShapeError("`bias`", f"[out={kernel.shape[1]}]", list(bias.shape))
+    check_word("method", method, get_args(Method))
     steps = x.shape[0] if steps is None else steps
+    check_whole("steps", steps, 1)
     if steps < x.shape[0]:
         raise SnnDelaysError("`steps`", f"at least the {x.shape[0]} steps of `x`", steps)
     kernel = kernel[:steps]  # longer delays leave the window before they arrive
@@ -198,8 +250,24 @@ def delayed_linear(
     return y if bias is None else y + bias
 
 
-def _check_synapses(weight: Tensor, delay: Tensor) -> None:
-    if weight.dim() != 3:
-        raise ShapeError("`weight`", "[out, in, kernel_count]", list(weight.shape))
+def _check_weight(weight: Tensor) -> None:
+    check_tensor("weight", weight, "[out, in, kernel_count]")
+    if 0 in weight.shape:
+        expected = "[out, in, kernel_count] with no axis of size 0"
+        raise ShapeError("`weight`", expected, list(weight.shape))
+    check_finite("weight", weight)
+
+
+def _check_synapses(weight: Tensor, delay: Tensor, max_delay: int) -> None:
+    """Refuse all but a finite weight, a real delay of its shape and device, and a `max_delay`."""
+    _check_weight(weight)
+    check_whole("max_delay", max_delay, 0, MAX_DELAY)
+    if not isinstance(delay, Tensor) or delay.layout is not torch.strided:
+        got = delay.layout if isinstance(delay, Tensor) else type(delay).__name__
+        raise ShapeError("`delay`", "a dense tensor", got)
+    if delay.is_complex() or delay.dtype == torch.bool:
+        raise ShapeError("`delay`", "a tensor of real numbers", delay.dtype)
     if delay.shape != weight.shape:
         raise ShapeError("`delay`", f"shaped like `weight` {list(weight.shape)}", list(delay.shape))
+    if delay.device != weight.device:
+        raise ShapeError("`delay`", f"on {weight.device}, as `weight` is", delay.device)

@@ -13,9 +13,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from snn_delays import fused, neurons
+from snn_delays.checks import (
+    check_batch,
+    check_finite,
+    check_tensor,
+    check_whole,
+    check_word,
+    is_number,
+)
 from snn_delays.distributed import Share
 from snn_delays.errors import ShapeError, SnnDelaysError
-from snn_delays.nn import DelayLinear, DelayMode, Granularity, check_batch
+from snn_delays.network_format import MAX_FEATURES, MAX_STEPS
+from snn_delays.network_format.arrays import shown
+from snn_delays.nn import DelayLinear, DelayMode, Granularity
 from snn_delays.synchronised import batch_norm
 
 Readout = Literal["softmax_sum", "max", "mean", "last"]
@@ -135,14 +145,16 @@ class DelaySNN(nn.Module):
         sigma: float = 1.0,
     ) -> None:
         super().__init__()
-        if readout not in get_args(Readout):
-            raise SnnDelaysError("`readout`", f"one of {get_args(Readout)}", repr(readout))
-        if not 0 <= dropout < 1:
-            raise SnnDelaysError("`dropout`", "a share from 0, below 1", dropout)
-        if tail_steps < 0:
-            raise SnnDelaysError("`tail_steps`", "at least 0", tail_steps)
-        if not hidden:
-            raise SnnDelaysError("`hidden`", "at least one layer width", list(hidden))
+        check_word("readout", readout, get_args(Readout))
+        if not (is_number(dropout) and 0 <= dropout < 1):
+            raise SnnDelaysError("`dropout`", "a share from 0, below 1", shown(dropout))
+        check_whole("tail_steps", tail_steps, 0, MAX_STEPS)
+        if not isinstance(hidden, Sequence) or not hidden:
+            raise SnnDelaysError("`hidden`", "a list of at least one layer width", shown(hidden))
+        for i, width in enumerate(hidden):
+            check_whole(f"hidden[{i}]", width, 1, MAX_FEATURES)
+        check_whole("in_features", in_features, 1, MAX_FEATURES)
+        check_whole("classes", classes, 1, MAX_FEATURES)
 
         def synapses(inputs: int, outputs: int) -> DelayLinear:
             return DelayLinear(
@@ -195,12 +207,17 @@ class DelaySNN(nn.Module):
             mask: ``[T + tail_steps]`` or ``[T + tail_steps, N]``, True at the steps that count for
                 the scores; every step when None.
             share: which clips of a batch these are, where training is spread over processes.
+
+        Raises:
+            ShapeError: wrong shape, dtype or device.
+            SnnDelaysError: on a CPU, NaN or infinity in `x`, which would silence neurons; on
+                other devices values are not looked at.
         """
         expected = f"[T, N, C={self.in_features}] with at least one step and one clip"
-        first = self.hidden_blocks()[0].synapses
-        check_batch(x, first.weight, expected)
+        check_batch(x, self.in_features, self.readout.weight, expected)
         if 0 in x.shape:
             raise ShapeError("`x`", expected, list(x.shape))
+        check_finite("x", x)
         neurons.reset(self)
         steps = x.shape[0] + self.tail_steps
         signal, spikes = x, []
@@ -212,7 +229,7 @@ class DelaySNN(nn.Module):
         return Simulation(class_scores(potentials, self.score_kind, mask), potentials, spikes)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Class scores ``[N, classes]`` of a batch ``[T, N, C]``."""
+        """Class scores ``[N, classes]`` of a batch ``[T, N, C]``; refuses what `simulate` does."""
         return self.simulate(x, mask).scores
 
 
@@ -229,9 +246,17 @@ def class_scores(potentials: Tensor, kind: Readout, mask: Tensor | None = None) 
     Returns:
         ``[N, classes]``.
     """
-    steps, batch, _ = potentials.shape
+    check_word("kind", kind, get_args(Readout))
+    check_tensor("potentials", potentials, "[T, N, classes]")
+    steps, batch, classes = potentials.shape
+    if not (steps and classes):
+        expected = "[T, N, classes] with at least one step and one class"
+        raise ShapeError("`potentials`", expected, list(potentials.shape))
     if mask is None:
         mask = potentials.new_ones(steps, 1, dtype=torch.bool)
+    elif not isinstance(mask, Tensor) or mask.device != potentials.device:
+        got = mask.device if isinstance(mask, Tensor) else type(mask).__name__
+        raise ShapeError("`mask`", f"a tensor on {potentials.device}", got)
     elif mask.shape not in ((steps,), (steps, batch)) or not mask.any(0).all():
         expected = f"[T={steps}] or [T={steps}, N={batch}] with a True step for every clip"
         raise ShapeError("`mask`", expected, list(mask.shape))
@@ -243,4 +268,4 @@ def class_scores(potentials: Tensor, kind: Readout, mask: Tensor | None = None) 
     if kind == "mean":
         return (potentials * keep).sum(0) / keep.sum(0)
     last = steps - 1 - keep.flip(0).int().argmax(0)  # [1 or N, 1]
-    return potentials.gather(0, last.expand(batch, potentials.shape[2])[None])[0]
+    return potentials.gather(0, last.expand(batch, classes)[None])[0]

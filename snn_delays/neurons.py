@@ -14,8 +14,10 @@ from spikingjelly.activation_based import neuron as sj_neuron
 from spikingjelly.activation_based import surrogate as sj_surrogate
 from torch import Tensor, nn
 
+from snn_delays.checks import check_word, is_number
 from snn_delays.errors import SnnDelaysError
 from snn_delays.fused import LifConstants
+from snn_delays.network_format.arrays import shown
 
 _SURROGATES = {
     "atan": sj_surrogate.ATan,
@@ -30,9 +32,15 @@ SURROGATES = tuple(_SURROGATES)
 
 def surrogate(name: str, alpha: float) -> nn.Module:
     """SpikingJelly's surrogate gradient of that name and steepness."""
-    if name not in _SURROGATES:
-        raise SnnDelaysError("`surrogate`", f"one of {', '.join(SURROGATES)}", repr(name))
+    check_word("surrogate", name, SURROGATES)
+    if not (is_number(alpha) and alpha > 0):
+        raise SnnDelaysError("`surrogate_alpha`", "a positive number", shown(alpha))
     return _SURROGATES[name](alpha=alpha)
+
+
+def _check_tau(tau: object) -> None:
+    if not (is_number(tau) and tau > 1.0):  # type: ignore[operator]
+        raise SnnDelaysError("`tau`", "a number of steps above 1", shown(tau))
 
 
 def lif(
@@ -62,10 +70,12 @@ def lif(
     Source:
         SpikingJelly 2 `LIFNode`, `ParametricLIFNode` (Fang et al. 2021, arXiv:2007.05785).
     """
-    if not tau > 1.0:
-        raise SnnDelaysError("`tau`", "a number of steps above 1", tau)
-    if not v_threshold > (0.0 if v_reset is None else v_reset):
-        raise SnnDelaysError("`v_threshold`", "above the potential after a spike", v_threshold)
+    _check_tau(tau)
+    if not (v_reset is None or is_number(v_reset)):
+        raise SnnDelaysError("`v_reset`", "a number, or None", shown(v_reset))
+    if not (is_number(v_threshold) and v_threshold > (v_reset or 0.0)):
+        expected = "a number above the potential after a spike"
+        raise SnnDelaysError("`v_threshold`", expected, shown(v_threshold))
     shared = {
         "decay_input": decay_input,
         "v_threshold": float(v_threshold),
@@ -138,8 +148,7 @@ class LeakyIntegrator(nn.Module):
 
     def __init__(self, tau: float, decay_input: bool = False) -> None:
         super().__init__()
-        if not tau > 1.0:
-            raise SnnDelaysError("`tau`", "a number of steps above 1", tau)
+        _check_tau(tau)
         self.tau = float(tau)
         self.decay_input = decay_input
 

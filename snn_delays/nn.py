@@ -6,21 +6,23 @@ Delays are real numbers while they are learned and whole numbers in a rounded ne
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
-from snn_delays.errors import ShapeError, SnnDelaysError
+from snn_delays.checks import check_sigma, check_whole, check_word
+from snn_delays.errors import SnnDelaysError
 from snn_delays.functional import (
+    MAX_WEIGHT_BITS,
     delay_kernel,
     delayed_linear,
     one_hot_kernel,
     quantised_weight,
     round_delay,
 )
+from snn_delays.network_format import MAX_DELAY, MAX_FEATURES, MAX_KERNELS
 
 DelayMode = Literal["learned", "fixed", "none"]
 Granularity = Literal["synaptic", "axonal", "dendritic"]
@@ -83,22 +85,13 @@ class DelayLinear(nn.Module):
         sigma: float = 1.0,
     ) -> None:
         super().__init__()
-        for name, value, lowest in (
-            ("in_features", in_features, 1),
-            ("out_features", out_features, 1),
-            ("max_delay", max_delay, 0),
-            ("kernel_count", kernel_count, 1),
-        ):
-            if not isinstance(value, int) or value < lowest:
-                raise SnnDelaysError(f"`{name}`", f"an integer of at least {lowest}", repr(value))
-        for name, word, legal in (
-            ("delays", delays, get_args(DelayMode)),
-            ("granularity", granularity, get_args(Granularity)),
-        ):
-            if word not in legal:
-                raise SnnDelaysError(f"`{name}`", f"one of {legal}", repr(word))
-        if not (math.isfinite(sigma) and sigma > 0):
-            raise SnnDelaysError("`sigma`", "a positive number of steps", sigma)
+        check_whole("in_features", in_features, 1, MAX_FEATURES)
+        check_whole("out_features", out_features, 1, MAX_FEATURES)
+        check_whole("max_delay", max_delay, 0, MAX_DELAY)
+        check_whole("kernel_count", kernel_count, 1, MAX_KERNELS)
+        check_word("delays", delays, get_args(DelayMode))
+        check_word("granularity", granularity, get_args(Granularity))
+        check_sigma(sigma)
         self.in_features = in_features
         self.out_features = out_features
         self.max_delay = 0 if delays == "none" else max_delay
@@ -173,7 +166,6 @@ class DelayLinear(nn.Module):
 
     def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
         """``[T, N, C_in] -> [steps, N, C_out]``; ``T`` steps when None, zeros after ``x`` ends."""
-        check_batch(x, self.weight, f"[T, N, C_in={self.in_features}]")
         return delayed_linear(x, self.kernel(), self.bias, steps=steps)
 
     def extra_repr(self) -> str:
@@ -185,26 +177,10 @@ class DelayLinear(nn.Module):
         )
 
 
-def check_batch(x: object, weight: Tensor, expected: str) -> None:
-    """Refuse what cannot be the input of synapses with this `weight` `[out, in, kernel_count]`.
-
-    Raises:
-        ShapeError: no tensor, or of another shape (`expected` says which), device or dtype.
-    """
-    if not isinstance(x, Tensor):
-        raise ShapeError("`x`", f"a tensor {expected}", type(x).__name__)
-    if x.dim() != 3 or x.shape[2] != weight.shape[1]:
-        remedy = "Add a batch axis: x.unsqueeze(1)." if x.dim() == 2 else ""
-        raise ShapeError("`x`", expected, list(x.shape), remedy)
-    if x.device != weight.device:
-        raise ShapeError("`x`", f"on {weight.device}, as the network is", x.device)
-    mixed = x.is_floating_point() and torch.is_autocast_enabled(x.device.type)
-    if x.dtype != weight.dtype and not mixed:
-        raise ShapeError("`x`", f"of dtype {weight.dtype}, as the network is", x.dtype)
-
-
 def delay_layers(net: nn.Module) -> dict[str, DelayLinear]:
     """The delay layers of a network by their module names, in order."""
+    if not isinstance(net, nn.Module):
+        raise SnnDelaysError("`net`", "a torch module", type(net).__name__)
     return {name: m for name, m in net.named_modules() if isinstance(m, DelayLinear)}
 
 
@@ -227,8 +203,7 @@ def freeze_weights(net: nn.Module) -> None:
 
 def set_sigma(net: nn.Module, sigma: float) -> None:
     """Set the Gaussian's standard deviation, in steps, in every delay layer."""
-    if not (math.isfinite(sigma) and sigma > 0):
-        raise SnnDelaysError("`sigma`", "a positive number of steps", sigma)
+    check_sigma(sigma)
     for layer in delay_layers(net).values():
         layer.sigma.fill_(sigma)
 
@@ -247,13 +222,11 @@ def quantise(
         max_delay: the largest delay, if less than a layer's own.
         delay_step: delays are multiples of it.
     """
-    for name, value, lowest in (
-        ("weight_bits", weight_bits, 2),
-        ("max_delay", max_delay, 0),
-        ("delay_step", delay_step, 1),
-    ):
-        if value is not None and value < lowest:
-            raise SnnDelaysError(f"`{name}`", f"at least {lowest}", value)
+    if weight_bits is not None:
+        check_whole("weight_bits", weight_bits, 2, MAX_WEIGHT_BITS)
+    if max_delay is not None:
+        check_whole("max_delay", max_delay, 0)
+    check_whole("delay_step", delay_step, 1)
     for layer in delay_layers(net).values():
         layer.quantised, layer.weight_bits, layer.delay_step = True, weight_bits, delay_step
         if max_delay is not None:
@@ -265,11 +238,24 @@ def round_delays(net: ModuleT) -> ModuleT:
     """A copy of the network with whole-number delays and one-hot kernels, in evaluation mode.
 
     This is the network that is deployed and exported. `net` itself is not changed.
+
+    Raises:
+        SnnDelaysError: naming a weight or delay that is not finite.
     """
+    _check_layers(net)
     rounded = copy.deepcopy(net, _detached_states(net))
     for layer in delay_layers(rounded).values():
         layer.round_()
     return rounded.eval()
+
+
+def _check_layers(net: nn.Module) -> None:
+    """Refuse weights and delays that are not finite; waits for a GPU."""
+    for name, layer in delay_layers(net).items():
+        for part in ("weight", "delay"):
+            if not getattr(layer, part).isfinite().all():
+                where = f"`{name}.{part}`".replace("`.", "`")
+                raise SnnDelaysError(where, "finite everywhere", "NaN or infinity")
 
 
 def _detached_states(net: nn.Module) -> dict[int, Tensor]:
@@ -301,7 +287,12 @@ class DelayStatistics:
 
 @torch.no_grad()
 def delay_statistics(net: nn.Module) -> dict[str, DelayStatistics]:
-    """Delay statistics of every delay layer, by the layer's name."""
+    """Delay statistics of every delay layer, by the layer's name.
+
+    Raises:
+        SnnDelaysError: naming a weight or delay that is not finite.
+    """
+    _check_layers(net)
     report = {}
     for name, layer in delay_layers(net).items():
         delay = layer.delay.detach().float().cpu()

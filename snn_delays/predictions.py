@@ -47,7 +47,10 @@ def predict(network: Network, batches: Iterable[NDArray[np.generic]], spikes: bo
     """
     parts: dict[str, list[NDArray[np.generic]]] = {}
     done = 0
-    for x in batches:
+    most = network.engine.clips_at_once()
+    for x in (
+        batch[start : start + most] for batch in batches for start in range(0, len(batch), most)
+    ):
         result = network.run(x)
         own: Predictions = {
             "classes": result.classes,
@@ -146,7 +149,7 @@ def clips_from_events(path: str | Path, network: Network) -> Iterator[NDArray[np
     import torch
 
     data = _events(path, network)
-    for indices in torch.arange(len(data)).split(_BATCH):
+    for indices in torch.arange(len(data)).split(network.engine.clips_at_once(_BATCH)):
         yield data.batch(indices)[0].transpose(0, 1).numpy()
 
 

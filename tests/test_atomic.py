@@ -1,10 +1,12 @@
 """Atomic writes: whole files or none."""
 
 import json
+import os
 
 import pytest
 
 from snn_delays import atomic
+from snn_delays.errors import SnnDelaysError
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -75,3 +77,26 @@ def test_of_several_files_none_appears_when_one_fails(tmp_path):
             file.write_text(file.suffix)
     assert (one.read_text(), other.read_text()) == (".h5", ".h5")
     assert sorted(tmp_path.iterdir()) == [one, other]
+
+
+def test_a_link_stays_a_link_and_its_file_gets_the_content(tmp_path):
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "file.txt", tmp_path / "link.txt"
+    link.symlink_to(target)
+    for text in ("first", "second"):
+        atomic.write_text(link, text)
+        assert link.is_symlink()
+        assert target.read_text() == text
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_devices_and_pipes_are_never_replaced(tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link, "/dev/null", "/dev/stdout"):
+        with pytest.raises(SnnDelaysError, match="must be a file or a new name; got a device or a"):
+            atomic.write_text(path, "x")
+    assert pipe.is_fifo()
+    assert sorted(tmp_path.iterdir()) == [link, pipe]

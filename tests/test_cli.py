@@ -148,6 +148,27 @@ def test_compare_prints_a_table_and_writes_results(call, tmp_path):
     assert all(0 <= float(r["test_accuracy"]) <= 1 for r in rows)
 
 
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"data": 5}, "`metadata.data` of the network must be a table"),
+        ({"data": [1]}, "`metadata.data` of the network must be a table"),
+        ({"data": {"features": 1}}, "`metadata.data` of the network must be a table"),
+        ({"valid_speakers": 5}, "`metadata.valid_speakers` of the network must be a list of whole"),
+        ({"valid_speakers": ["a"]}, "`metadata.valid_speakers` of the network must be a list of"),
+    ],
+)
+def test_metadata_of_another_kind_are_refused(call, trained, tmp_path, metadata, message):
+    document = json.loads(trained[0].network_file.read_text())
+    document["metadata"] |= metadata
+    (tmp_path / "network.json").write_text(json.dumps(document))
+    code, _, err = call("evaluate", tmp_path / "network.json")
+    assert code == 2
+    assert message in err.replace("\n", "")
+    # An export hands metadata on as they are; it only measures nothing where they name no data.
+    assert call("export", tmp_path / "network.json", "-o", tmp_path / "out.json")[::2] == (0, "")
+
+
 def test_a_study_whose_runs_all_fail_lists_them(call, tmp_path, monkeypatch):
     from snn_delays.compare import workers
     from snn_delays.errors import TrainingError
@@ -204,6 +225,7 @@ def test_an_exported_network_remembers_who_was_held_out(call, tmp_path):
     [
         (["train", "--set", "epoch=3"], "`epoch` is not a field. Did you mean `epochs`?"),
         (["train", "--recipe", "mnist"], "The recipe must be one of"),
+        (["train", "--recipe", ""], "The recipe must be one of"),
         (["train", "--epochs", "0"], "`epochs`: input should be greater than or equal to 1"),
         (["train", "--device", "tpu", "--out", "OUT"], "--device must be auto, cpu or"),
         (["train", "--device", "meta", "--out", "OUT/r"], "--device must be auto, cpu or"),

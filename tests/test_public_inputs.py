@@ -83,7 +83,7 @@ def test_clips_shorter_than_the_largest_delay_are_answered():
 )
 def test_a_network_refuses_impossible_sizes(options):
     whole = {"in_features": 3, "hidden": [4], "classes": 2, "max_delay": 5, **options}
-    with pytest.raises(SnnDelaysError, match=r"^`\w+` must be"):
+    with pytest.raises(SnnDelaysError, match=r"^`\w+(\[0\])?` must be"):
         DelaySNN(**whole)
 
 

@@ -73,7 +73,10 @@ FitOption = Annotated[
 DelayStepOption = Annotated[
     int,
     typer.Option(
-        "--delay-step", min=1, help="With --target: delays in multiples of so many steps."
+        "--delay-step",
+        min=1,
+        max=65535,
+        help="With --target: delays in multiples of so many steps.",
     ),
 ]
 WeightBitsOption = Annotated[

@@ -124,7 +124,9 @@ def resolve_recipe(
     from snn_delays.config import load_recipe, parse_overrides
 
     flags = {k: str(v) if isinstance(v, str) else v for k, v in given.items() if v is not None}
-    name = source or (dataset.value if dataset else "synthetic")
+    name = source
+    if name is None:
+        name = dataset.value if dataset else "synthetic"
     return load_recipe(name, {**parse_overrides(settings or []), **flags})
 
 

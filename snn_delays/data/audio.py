@@ -15,6 +15,8 @@ from snn_delays.errors import DataError
 _EIGHT_BITS = (6, 7)  # A-law and mu-law
 _PLAIN_KINDS = (1, 3, 0xFFFE, *_EIGHT_BITS)  # integers, floats, either of them said at more length
 
+_HIGHEST_RATE = 768_000
+
 
 def read_wav(
     path: str | os.PathLike[str], rate: int | None = None
@@ -46,6 +48,8 @@ def read_wav(
         raise DataError(f"{path}", "a recording with one channel", samples.shape[1])
     if rate is not None and found != rate:
         raise DataError(f"{path}", f"sampled at {rate} Hz", f"{found} Hz")
+    if found > _HIGHEST_RATE:
+        raise DataError(f"{path}", f"sampled at {_HIGHEST_RATE} Hz at most", f"{found} Hz")
     if not len(samples):
         raise DataError(f"{path} holds no samples")
     if not np.isfinite(samples).all():

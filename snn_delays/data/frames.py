@@ -93,7 +93,10 @@ class FrameDataset(ClipDataset):
                 f"{metadata.get('features')}, as in training",
                 self.metadata["features"],
             )
-        mean, deviation = (np.asarray(metadata.get(k), float) for k in ("mean", "deviation"))
+        try:
+            mean, deviation = (np.asarray(metadata.get(k), float) for k in ("mean", "deviation"))
+        except (ValueError, TypeError):
+            mean = deviation = np.zeros(())
         if {mean.shape, deviation.shape} != {(self.channels,)}:
             raise DataError("`mean` and `deviation` of the run", f"{self.channels} numbers each")
         prepared = copy.copy(self)

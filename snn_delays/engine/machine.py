@@ -20,6 +20,7 @@ from snn_delays.engine import kernels, ring
 from snn_delays.engine.energy import energy_pj
 from snn_delays.engine.readout import RunningScores, clip_scores
 from snn_delays.errors import ShapeError, SnnDelaysError
+from snn_delays.memory import total_bytes
 from snn_delays.network_format import LIF, Layer, load_network
 
 
@@ -109,6 +110,17 @@ class Engine:
             for i, layer in enumerate(network.layers)
         ]
 
+    @property
+    def clip_bytes(self) -> int:
+        """The memory that a whole clip takes while it runs, about."""
+        data, number = self.network.input, np.dtype(self.dtype).itemsize
+        outputs = sum(layer.outputs * (1 if layer.spiking else number) for layer in self._layers)
+        return (data.steps + data.tail_steps) * outputs + 2 * number * data.steps * data.channels
+
+    def clips_at_once(self, most: int = 256) -> int:
+        """How many clips, up to `most`, run in an eighth of the machine's memory; at least 1."""
+        return int(min(most, max(1, total_bytes("cpu") // 8 // self.clip_bytes)))
+
     def run(self, x: np.ndarray) -> Result:
         """Run whole clips.
 
@@ -118,8 +130,15 @@ class Engine:
 
         Raises:
             ShapeError: wrong shape, or values that are not what the encoding says.
+            SnnDelaysError: so many clips would take more than the machine's memory.
         """
         data = self.network.input
+        if np.ndim(x) and len(x) * self.clip_bytes > total_bytes("cpu"):
+            raise SnnDelaysError(
+                f"{len(x)} clips of {data.steps} + {data.tail_steps} steps would take "
+                f"{len(x) * self.clip_bytes / 2**30:.1f} GiB, more than this machine's memory",
+                remedy=f"Run up to {self.clips_at_once()} at once.",
+            )
         signal = self._checked(x, (data.steps, data.channels), "[N, steps, channels]")
         samples, steps, layers = len(signal), data.steps + data.tail_steps, len(self._layers)
         operations = np.zeros((layers, samples), np.int64)

@@ -35,6 +35,7 @@ MAX_FEATURES = 2**20
 MAX_KERNELS = 256
 MAX_DELAY = 2**16 - 1
 MAX_STEPS = 10**6
+MAX_DT_MS = 60_000.0
 
 
 def _nested(item: str, axes: int) -> dict[str, Any]:
@@ -256,7 +257,7 @@ class Network(_Part):
     format: Literal["snn-delays/network"] = FORMAT
     format_version: int = Field(default=FORMAT_VERSION, ge=1, le=FORMAT_VERSION)
     created_by: Text
-    dt_ms: float = Field(gt=0)
+    dt_ms: float = Field(gt=0, le=MAX_DT_MS)
     delay_unit: Literal["steps"] = "steps"
     matrix_order: Literal["[out][in][k]"] = "[out][in][k]"
     input: Input
