@@ -158,7 +158,7 @@ def test_mistakes_are_named(tmp_path):
         parse_overrides(["quantization.bits=3"])
     with pytest.raises(RecipeError, match=r"`epochs\.x` is not a field"):
         parse_overrides(["epochs.x=3"])
-    with pytest.raises(SnnDelaysError, match="`delay_step` must be at least 1"):
+    with pytest.raises(SnnDelaysError, match="`delay_step` must be an integer of at least 1"):
         quantise(DelayLinear(2, 2, max_delay=3), delay_step=0)
 
 
