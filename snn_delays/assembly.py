@@ -19,8 +19,8 @@ from snn_delays.data import ClipDataset
 from snn_delays.data.events import SourceFile
 from snn_delays.errors import MissingSplitError, RunError, SnnDelaysError
 from snn_delays.networks import DelaySNN
-from snn_delays.nn import clamp_delays, freeze_weights, quantise
-from snn_delays.runs import RunFolder
+from snn_delays.nn import clamp_delays, delay_layers, freeze_weights, quantise
+from snn_delays.runs import Record, RunFolder
 
 
 @dataclass
@@ -36,6 +36,15 @@ class Splits:
         """What the data were read from, each file once."""
         splits = (self.train, self.choosing, self.test)
         return list(dict.fromkeys(file for split in splits if split for file in split.files))
+
+    def fingerprint(self) -> Record:
+        """By what a resumed run knows its data: SHA-256 of the files, and clips of the splits.
+
+        Of recordings there are only the clips.
+        """
+        files = {file.name.removesuffix(".gz"): file.sha256 for file in self.files()}
+        splits = (self.train, self.choosing, self.test)
+        return files | {f"clips of {split.name}": len(split) for split in splits if split}
 
 
 def load_splits(recipe: Recipe, data_dir: str | Path | None, device: str = "cpu") -> Splits:
@@ -119,13 +128,15 @@ def start_from(net: DelaySNN, run: str) -> None:
     """Give `net` the weights, delays and statistics of a finished run's network.
 
     Raises:
-        RunError: the run is not finished, or its network has another shape.
+        RunError: the run is not finished, or is damaged, or its network has another shape.
     """
     folder = RunFolder(run)
-    folder.recipe_path()  # says so where this is no run folder
-    tensors, _ = ckpt.load_tensors(folder.model_file)
-    ckpt.load_model_state(net, tensors, folder.model_file)
-    clamp_delays(net)
+    trained = load_trained(folder)[0].state_dict()
+    ckpt.check_fit(net, trained, folder.model_file)
+    net.load_state_dict(trained)
+    clamp_delays(net)  # they may have another range than those of `run`
+    for layer in delay_layers(net).values():
+        layer.start_delay.clamp_(0, layer.max_delay)
 
 
 def load_trained(folder: RunFolder) -> tuple[DelaySNN, Recipe, list[str]]:

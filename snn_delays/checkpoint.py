@@ -1,12 +1,11 @@
-"""Checkpoints: one safetensors file with the state as tensors and the rest as JSON. No pickle.
+"""Tensor files: safetensors with the rest as JSON, no pickle; checked against a network.
 
-`last.ckpt` holds all that is needed to go on exactly, from between two batches of an epoch too.
+Also the state of its optimisers in that form.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,52 +16,11 @@ from torch import Tensor, nn
 
 from snn_delays.atomic import replacing
 from snn_delays.errors import RunError
+from snn_delays.nn import delay_layers
 from snn_delays.optimisation import Optimisation
-from snn_delays.runs import Record
+from snn_delays.runs import read_json
 
 Tensors = dict[str, Tensor]
-
-
-@dataclass
-class Position:
-    """How far the present epoch has come.
-
-    Attributes:
-        batches: done in this epoch.
-        sums: of its metrics over these batches, by name.
-        seconds: spent on them.
-        random: torch's random states after them, by device type.
-    """
-
-    batches: int
-    sums: Tensors
-    seconds: float = 0.0
-    random: Tensors = field(default_factory=dict)
-
-    def keep_random(self, device: torch.device) -> None:
-        """Note torch's random states."""
-        self.random = {"cpu": torch.get_rng_state()}
-        if device.type == "cuda":
-            self.random["cuda"] = torch.cuda.get_rng_state(device)
-
-    def restore_random(self, device: torch.device) -> None:
-        """Put torch's random states back to those noted, if any."""
-        if "cpu" in self.random:
-            torch.set_rng_state(self.random["cpu"])
-        if "cuda" in self.random and device.type == "cuda":
-            torch.cuda.set_rng_state(self.random["cuda"], device)
-
-
-@dataclass
-class Progress:
-    """Where a run stands: all that changes as it trains besides network and optimisers."""
-
-    history: list[Record] = field(default_factory=list)
-    best: Tensors = field(default_factory=dict)
-    best_epoch: int = 0
-    seconds: float = 0.0
-    training_seconds: float = 0.0
-    position: Position | None = None
 
 
 def save_tensors(path: Path, tensors: Tensors, facts: dict[str, Any]) -> None:
@@ -76,17 +34,22 @@ def load_tensors(path: Path, *expected: str) -> tuple[Tensors, dict[str, Any]]:
     """Read what `save_tensors` wrote; `expected` names facts it must hold.
 
     Raises:
-        RunError: the file is missing or damaged.
+        RunError: the file is missing, cannot be read, or is damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["snn_delays"])
-            missing = [key for key in expected if key not in facts]
-            if missing:
-                raise RunError(f"{path} is another kind of file: it has no {', '.join(missing)}")
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+        open(path, "rb").close()  # safetensors would say of any file that it does not exist
     except FileNotFoundError:
         raise RunError(f"{path} does not exist", remedy="Is this a finished run folder?") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror})") from error
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = read_json((file.metadata() or {})["snn_delays"])
+            missing = [key for key in expected if key not in facts]
+            if missing:
+                kind = "another kind of file, or of another version"
+                raise RunError(f"{path} is {kind}: it has no {', '.join(missing)}")
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
     except RunError:
         raise
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
@@ -99,10 +62,10 @@ def model_state(net: nn.Module) -> Tensors:
 
 
 def check_fit(net: nn.Module, tensors: Tensors, where: Path) -> None:
-    """Compare names and shapes with those of `net`, which may be on torch's meta device.
+    """Compare tensors with those of `net`, which may be on torch's meta device.
 
     Raises:
-        RunError: they differ, or a number is not finite.
+        RunError: names, shapes or kinds of number differ, or a number is not finite.
     """
     own = net.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
@@ -112,17 +75,36 @@ def check_fit(net: nn.Module, tensors: Tensors, where: Path) -> None:
         if own[name].shape != tensors[name].shape:
             shapes = f"{list(tensors[name].shape)}, not {list(own[name].shape)}"
             raise RunError(f"{where} does not fit its recipe: {name} is {shapes}")
+        if own[name].is_floating_point() != tensors[name].is_floating_point():
+            kinds = f"{tensors[name].dtype}, not {own[name].dtype}".replace("torch.", "")
+            raise RunError(f"{where} does not fit its recipe: {name} is {kinds}")
         if not tensors[name].isfinite().all():
             raise RunError(f"{where} holds numbers that are not finite, in {name}")
+
+
+def check_delays(net: nn.Module, tensors: Tensors, where: Path) -> None:
+    """Check the delays among tensors that fit `net`.
+
+    Raises:
+        RunError: one is out of its layer's range.
+    """
+    for layer, module in delay_layers(net).items():
+        for name in (f"{layer}.delay", f"{layer}.start_delay"):
+            low, high = tensors[name].min().item(), tensors[name].max().item()
+            if low < 0 or high > module.max_delay:
+                raise RunError(
+                    f"`{name}` in {where}", f"in 0 .. {module.max_delay}", f"{low:g} .. {high:g}"
+                )
 
 
 def load_model_state(net: nn.Module, tensors: Tensors, where: Path) -> None:
     """Load parameters and buffers into a network of the same shape.
 
     Raises:
-        RunError: names or shapes do not fit.
+        RunError: they do not fit, see `check_fit` and `check_delays`.
     """
     check_fit(net, tensors, where)
+    check_delays(net, tensors, where)
     net.load_state_dict(tensors)
 
 
@@ -156,6 +138,8 @@ def load_optimisation_state(
         for number, moments in state.items():
             if any(m.dim() and m.shape != parameters[number].shape for m in moments.values()):
                 raise ValueError(f"moments of {name} {number} have another shape")
+            if not all(m.is_floating_point() and m.isfinite().all() for m in moments.values()):
+                raise ValueError(f"moments of {name} {number} are not finite numbers")
         groups = facts[name]["groups"]
         for group, own in zip(groups, optimiser.param_groups, strict=True):
             if "betas" in group:  # JSON knows no tuples
@@ -163,60 +147,3 @@ def load_optimisation_state(
             group["fused"] = own["fused"]  # the run may go on on another device
         optimiser.load_state_dict({"state": state, "param_groups": groups})
         optimisation.schedules[name].load_state_dict(facts[name]["schedule"])
-
-
-def save_progress(
-    path: Path, net: nn.Module, optimisation: Optimisation, progress: Progress
-) -> None:
-    """Write `last.ckpt`: network, best network, optimisers, schedules, history, position."""
-    moments, optimisation_facts = optimisation_state(optimisation)
-    parts = {"model": model_state(net), "best": progress.best, "optimisation": moments}
-    facts: dict[str, Any] = {
-        "optimisation": optimisation_facts,
-        "history": progress.history,
-        "best_epoch": progress.best_epoch,
-        "seconds": progress.seconds,
-        "training_seconds": progress.training_seconds,
-    }
-    position = progress.position
-    if position is not None:
-        parts |= {"sums": position.sums, "random": position.random}
-        facts["position"] = {"batches": position.batches, "seconds": position.seconds}
-    labelled = {f"{part}/{n}": t for part, tensors in parts.items() for n, t in tensors.items()}
-    save_tensors(path, labelled, facts)
-
-
-def load_progress(path: Path, net: nn.Module, optimisation: Optimisation) -> Progress:
-    """Put network and optimisers back to where the run was last saved."""
-    tensors, facts = load_tensors(path, "optimisation", "history")
-    parts: dict[str, Tensors] = {p: {} for p in ("model", "best", "optimisation", "sums", "random")}
-    for label, tensor in tensors.items():
-        part, _, name = label.partition("/")
-        parts.setdefault(part, {})[name] = tensor
-    load_model_state(net, parts["model"], path)
-    try:
-        return _restored(optimisation, parts, facts, next(net.parameters()).device)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{path} is damaged ({type(error).__name__}: {error})") from error
-
-
-def _restored(
-    optimisation: Optimisation,
-    parts: dict[str, Tensors],
-    facts: dict[str, Any],
-    device: torch.device,
-) -> Progress:
-    """Optimisers put back, and the progress that the parts and facts of a checkpoint tell."""
-    load_optimisation_state(optimisation, parts["optimisation"], facts["optimisation"])
-    position = None
-    if "position" in facts:
-        sums = {name: t.to(device) for name, t in parts["sums"].items()}
-        position = Position(**facts["position"], sums=sums, random=parts["random"])
-    return Progress(
-        history=facts["history"],
-        best=parts["best"],
-        best_epoch=facts["best_epoch"],
-        seconds=facts["seconds"],
-        training_seconds=facts["training_seconds"],
-        position=position,
-    )

@@ -55,6 +55,12 @@ class DataWriteError(DataError):
     exit_code = 1
 
 
+class DownloadError(DataError):
+    """A file cannot be had from where it is published: a fault of the network, not of input."""
+
+    exit_code = 1
+
+
 class NetworkFormatError(SnnDelaysError):
     """A network.json does not follow the format; the message names the field's path."""
 

@@ -1,14 +1,17 @@
 """Faults of the machine as one sentence each: memory that runs out, a disk that refuses.
 
-They end a command with exit code 1; bad input ends it with 2.
+They end a command with exit code 1; bad input, such as an impossible name, ends it with 2.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from snn_delays.errors import MachineFault
+from snn_delays.errors import MachineFault, SnnDelaysError
+
+_NAMES = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -28,9 +31,14 @@ def disk_sentence(error: OSError) -> str:
     return f"{said}: {error.filename}" if error.filename else said
 
 
+def is_bad_name(error: OSError) -> bool:
+    """Whether no disk could do it: a name too long, a folder for a file, a file for a folder."""
+    return error.errno in _NAMES
+
+
 @contextmanager
 def explained(kept: Callable[[], str], short_of_memory: Callable[[], str]) -> Iterator[None]:
-    """Turn faults of the machine into `MachineFault`.
+    """Turn faults of the machine into `MachineFault`, and those of a name into bad input.
 
     Args:
         kept: says what is safe, once a fault has come.
@@ -39,7 +47,8 @@ def explained(kept: Callable[[], str], short_of_memory: Callable[[], str]) -> It
     try:
         yield
     except OSError as error:
-        raise MachineFault(disk_sentence(error), remedy=kept()) from error
+        kind = SnnDelaysError if is_bad_name(error) else MachineFault
+        raise kind(disk_sentence(error), remedy=kept()) from error
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

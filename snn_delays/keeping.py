@@ -12,8 +12,8 @@ from typing import Self
 
 from torch import nn
 
-from snn_delays import checkpoint as ckpt
 from snn_delays.optimisation import Optimisation
+from snn_delays.progress import Progress, save_progress
 from snn_delays.signals import Signals
 
 SAVE_EVERY_S = 60.0
@@ -32,7 +32,7 @@ class Keeper:
     """
 
     def __init__(
-        self, path: Path, net: nn.Module, optimisation: Optimisation, progress: ckpt.Progress
+        self, path: Path, net: nn.Module, optimisation: Optimisation, progress: Progress
     ) -> None:
         self.path, self.net, self.optimisation, self.progress = path, net, optimisation, progress
         self._signals = Signals()
@@ -61,7 +61,7 @@ class Keeper:
     def save(self) -> None:
         """Write the checkpoint."""
         self.progress.seconds = self._earlier + time.perf_counter() - self._began
-        ckpt.save_progress(self.path, self.net, self.optimisation, self.progress)
+        save_progress(self.path, self.net, self.optimisation, self.progress)
         self._saved = time.perf_counter()
 
     def is_due(self) -> bool:

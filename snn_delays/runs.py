@@ -6,6 +6,7 @@ Every file is written atomically, so a folder never holds half a file under a fi
 from __future__ import annotations
 
 import json
+import math
 import platform
 import subprocess
 from datetime import datetime
@@ -33,6 +34,9 @@ SUMMARY_KEYS = (
 METRICS_KEYS = {"epoch", "sigma", "train_loss", "train_accuracy"}
 """What every epoch's metrics hold at least."""
 
+_ACCURACIES = {f"{s}_accuracy{live}" for s in ("valid", "test") for live in ("", "_live")}
+_RANGES = {"train_loss": (-1e38, 1e38), "sigma": (0, 1e38)}  # as far as float32 goes; others 0 .. 1
+
 
 class RunFolder:
     """Paths and files of one run.
@@ -44,6 +48,10 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        try:
+            str(path).encode("utf-8")
+        except UnicodeEncodeError:
+            raise RunError("The name of a run folder", "UTF-8 text", repr(str(path))) from None
         self.recipe_file = self.path / "recipe.toml"
         self.metrics_file = self.path / "metrics.jsonl"
         self.summary_file = self.path / "summary.json"
@@ -74,6 +82,10 @@ class RunFolder:
                 f"(different: {', '.join(changed)})",
                 remedy="Resume it with the same settings, or start anew in another --out.",
             )
+
+    def has_only_results(self) -> bool:
+        """Whether the run is finished and its `last.ckpt` is gone: there is nothing to resume."""
+        return self.summary_file.is_file() and not self.checkpoint_file.exists()
 
     def _holds_files(self) -> bool:
         """Whether there is more here than what a killed process left half written."""
@@ -119,13 +131,15 @@ class RunFolder:
             RunError: the run is not finished, or `summary.json` is damaged.
         """
         try:
-            summary = json.loads(self.summary_file.read_text("utf-8"))
+            summary = read_json(self.summary_file.read_text("utf-8"))
         except FileNotFoundError:
             raise RunError(
                 f"The run in {self.path} is not finished (no summary.json)",
                 remedy=f"Continue it: snn-delays train --resume --out {self.path}",
             ) from None
-        except ValueError as error:
+        except OSError as error:
+            raise RunError(f"{self.summary_file} cannot be read ({error.strerror})") from error
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{self.summary_file} is not valid JSON ({error})") from error
         if not isinstance(summary, dict):
             raise RunError(f"{self.summary_file}", "a JSON object", type(summary).__name__)
@@ -147,14 +161,14 @@ class RunFolder:
         """
         try:
             *lines, _cut = self.metrics_file.read_text("utf-8").split("\n")
-            history = [json.loads(line) for line in lines]
+            history = [read_json(line) for line in lines]
         except FileNotFoundError:
             history = []
-        except ValueError as error:
+        except OSError as error:
+            raise RunError(f"{self.metrics_file} cannot be read ({error.strerror})") from error
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{self.metrics_file} is not JSON lines ({error})") from error
-        for number, record in enumerate(history, start=1):
-            if not isinstance(record, dict) or not record.keys() >= METRICS_KEYS:
-                raise RunError(f"Line {number} of {self.metrics_file} is not an epoch's metrics")
+        check_metrics(history, self.metrics_file)
         if not history:
             raise RunError(f"The run in {self.path} has no finished epoch (no metrics.jsonl)")
         return history
@@ -162,6 +176,40 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write the result."""
         write_json(self.summary_file, summary)
+
+
+def read_json(text: str) -> Any:
+    """What a JSON text says; a ValueError also for numbers that are not finite."""
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text} is not a finite number")
+    return float(text)
+
+
+def check_metrics(history: Any, where: Path) -> None:
+    """Check what was read as the metrics of the first epochs, in order.
+
+    Raises:
+        RunError: it is not; the message names the line.
+    """
+    if not isinstance(history, list):
+        raise RunError(f"The metrics in {where}", "a list", type(history).__name__)
+    for number, record in enumerate(history, start=1):
+        if not isinstance(record, dict) or not record.keys() >= METRICS_KEYS:
+            raise RunError(f"Line {number} of {where} is not an epoch's metrics")
+        measured = _ACCURACIES & history[0].keys()
+        for key in sorted(METRICS_KEYS | measured):
+            value: Any = record.get(key)
+            low, high = _RANGES.get(key, (0, 1))
+            if key == "epoch":
+                low = high = number
+            if type(value) not in (int, float) or not low <= value <= high:
+                expected = f"a number in {low:g} .. {high:g}" if low < high else str(number)
+                place = f"`{key}` in line {number} of {where}"
+                raise RunError(place, expected, json.dumps(value)[:40])
 
 
 def default_folder(dataset: str) -> Path:

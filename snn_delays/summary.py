@@ -9,13 +9,13 @@ from dataclasses import asdict
 
 import torch
 
-from snn_delays import checkpoint as ckpt
 from snn_delays.assembly import Splits
 from snn_delays.config import Recipe
 from snn_delays.distributed import World
 from snn_delays.evaluation import evaluate
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers, delay_statistics, round_delays
+from snn_delays.progress import Progress
 from snn_delays.runs import Record, git_commit, versions
 
 
@@ -23,7 +23,7 @@ def summarise(
     net: DelaySNN,
     splits: Splits,
     recipe: Recipe,
-    progress: ckpt.Progress,
+    progress: Progress,
     world: World | None = None,
 ) -> Record:
     """The result of a finished run: the chosen network, rounded and live, on valid and test."""

@@ -32,6 +32,7 @@ from snn_delays.keeping import Keeper
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import clamp_delays, delay_statistics, round_delays, set_sigma
 from snn_delays.optimisation import Optimisation, sigma_at
+from snn_delays.progress import Position, Progress, load_progress
 from snn_delays.reporting import Reporter
 from snn_delays.runs import Record, RunFolder
 from snn_delays.summary import device_name, summarise
@@ -54,7 +55,8 @@ def train(
         folder: where to write; an existing run is refused unless `resume`.
         data_dir: where the data files lie (not needed for `synthetic`).
         device: a torch device, `cpu` or `cuda`.
-        resume: continue the run in `folder` from where it was last saved.
+        resume: continue the run in `folder` from where it was last saved; one that is finished, and
+            whose `last.ckpt` is gone, is left as it is.
         reporter: receives progress.
         world: the processes this run is spread over, each of which calls this with a folder of its
             own; their device goes before `device`.
@@ -62,7 +64,8 @@ def train(
         The summary, as stored in `summary.json`.
     Raises:
         DataError: data is missing or damaged.
-        RunError: the folder is in the way, or its run has another recipe.
+        RunError: the folder is in the way, or its run was started with another recipe or other
+            data, or is damaged.
         RecipeError: the run cannot fit into memory.
         TrainingError: the loss or a gradient became infinite or not a number.
         MachineFault: memory or the disk gave out; the message says what is kept.
@@ -72,6 +75,8 @@ def train(
     device = device if world is None else str(world.device)
     keep_freed_memory()
     folder.check(recipe, resume)
+    if resume and folder.has_only_results():
+        return folder.summary()
     limit, free = memory.total_bytes(device), memory.free_bytes(device)
 
     def kept() -> str:
@@ -113,16 +118,19 @@ def _train_epochs(
     resume: bool,
     reporter: Reporter,
     world: World | None,
-) -> tuple[ckpt.Progress, float]:
+) -> tuple[Progress, float]:
     """All epochs, or those that an earlier session left; also the seconds which that one took."""
     optimisation = Optimisation(net, recipe)
     folder.remove_leftovers()
     if not resume:
         folder.start(recipe)
-    progress = ckpt.Progress()
+    origin = {"recipe": recipe.model_dump(mode="json"), "data": splits.fingerprint()}
+    progress = Progress(origin=origin)
     if resume and folder.checkpoint_file.exists():
-        progress = ckpt.load_progress(folder.checkpoint_file, net, optimisation)
+        progress = load_progress(folder.checkpoint_file, net, optimisation, origin)
         folder.write_metrics(progress.history)  # they are written after the checkpoint
+    elif resume:
+        reporter.message("There is no last.ckpt to go on from: starting from the beginning")
     earlier = progress.seconds
     batches = math.ceil(len(splits.train) / recipe.batch_size)
     reporter.start(recipe.epochs, len(progress.history), batches)
@@ -182,7 +190,7 @@ def _run_epoch(
     return record
 
 
-def _finish_epoch(net: DelaySNN, splits: Splits, progress: ckpt.Progress, record: Record) -> None:
+def _finish_epoch(net: DelaySNN, splits: Splits, progress: Progress, record: Record) -> None:
     """Add an epoch's metrics to the history, and keep its network if it is the best."""
     progress.history.append(record)
     progress.training_seconds += record["train_seconds"]
@@ -212,7 +220,7 @@ def _train_batches(
     device = next(net.parameters()).device
     position = keeper.progress.position
     if position is None:
-        position = keeper.progress.position = _first_position(net, device)
+        position = keeper.progress.position = Position.first(net, device)
     position.restore_random(device)
     sums, began, earlier = position.sums, time.perf_counter(), position.seconds
     for number in range(position.batches, len(order)):
@@ -250,16 +258,6 @@ def _train_batches(
     }
 
 
-def _first_position(net: DelaySNN, device: torch.device) -> ckpt.Position:
-    """The beginning of an epoch."""
-    sums = {
-        "loss": torch.zeros((), dtype=torch.float64, device=device),
-        "correct": torch.zeros((), dtype=torch.int64, device=device),
-        "spikes": torch.zeros(len(net.blocks), dtype=torch.float64, device=device),
-    }
-    return ckpt.Position(0, sums)
-
-
 def _training_batch(
     data: ClipDataset,
     indices: Tensor,
@@ -290,7 +288,7 @@ def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[An
     return nullcontext()
 
 
-def _is_best(progress: ckpt.Progress, splits: Splits) -> bool:
+def _is_best(progress: Progress, splits: Splits) -> bool:
     """Whether the epoch just finished is the one to keep (of equals, the first)."""
     if splits.choosing is None:
         return True

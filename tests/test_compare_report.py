@@ -200,6 +200,7 @@ def test_data_that_were_not_fetched_are_not_called_by_the_name_of_the_official_o
     assert official.paragraphs == []
     assert dict(unknown.tables[0].rows)["files read"] == "shd_train.h5 (SHA-256 1212121212121212…)"
     assert unknown.tables[0].rows[0][1].startswith("In the layout of: Spiking Heidelberg Digits")
+    assert dict(unknown.tables[0].rows)["official licence"] == "CC BY 4.0"
     assert "nothing shows that they are the official files" in unknown.paragraphs[0]
 
 

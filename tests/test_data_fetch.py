@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import tarfile
 import threading
 import zipfile
@@ -20,7 +22,7 @@ from snn_delays.data.fetch import archives, fetch, unpack
 from snn_delays.data.hdf5 import write_events
 from snn_delays.data.presence import presence
 from snn_delays.data.sources import SOURCES, sidecar
-from snn_delays.errors import DataError
+from snn_delays.errors import DataError, DownloadError
 
 CONTENT = bytes(range(256)) * 4000  # about 1 MB
 QUICK = {"timeout_s": 0.3, "wait_s": 0.0, "attempts": 3}
@@ -202,16 +204,28 @@ def test_passing_errors_are_tried_again_and_refusals_are_not(server, tmp_path):
 
 def test_no_server_at_all(tmp_path):
     archive = Archive("http://127.0.0.1:9/shd_train.h5.zip", "md5:abc", 130)
-    with pytest.raises(DataError, match="could not be fetched") as caught:
+    with pytest.raises(DownloadError, match="could not be fetched") as caught:
         download(archive, tmp_path, **QUICK)
+    assert caught.value.exit_code == 1
     assert "http://127.0.0.1:9/shd_train.h5.zip (about 130 MB, md5 abc)" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_written(server, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match="could not be fetched"):
+    with pytest.raises(DataError, match=r"file cannot hold data \(File exists\)") as refused:
         download(server.archive(), tmp_path / "file", **QUICK)
+    assert refused.value.exit_code == 2
+
+
+def test_a_disk_that_refuses_is_a_fault_of_the_machine(server, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(DataError, match=r"could not be fetched \(No space left") as fault:
+        download(server.archive(), tmp_path, **QUICK)
+    assert fault.value.exit_code == 1
 
 
 def zipped(members):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +12,11 @@ import torch
 from data_helpers import assert_same_events
 
 from snn_delays import data
+from snn_delays.data import synthetic
 from snn_delays.data.sources import SOURCES
 from snn_delays.data.store import open_store
 from snn_delays.data.synthetic import SyntheticTask, generate, latencies_ms, make_synthetic
-from snn_delays.errors import DataError
+from snn_delays.errors import DataError, DataWriteError
 
 TASK = SyntheticTask()
 CLEAN = replace(TASK, drop=0.0, noise=0.0, jitter_ms=0.0, tempo=0.0, shift=0, onset_ms=0.0)
@@ -135,3 +138,42 @@ def test_unwritable_cache(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         make_synthetic(replace(TASK, repetitions=1), tmp_path / "file")
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "other", "empty"])
+def test_a_damaged_file_in_the_cache_is_made_again(tmp_path, damage):
+    paths = make_synthetic(TASK, tmp_path)
+    whole = {split: path.read_bytes() for split, path in paths.items()}
+    middle = len(whole["test"]) // 2
+    flipped = bytearray(whole["test"])
+    flipped[middle] ^= 1
+    paths["test"].write_bytes(
+        {
+            "cut": whole["test"][:middle],
+            "flipped": bytes(flipped),
+            "other": whole["train"],
+            "empty": b"",
+        }[damage]
+    )
+    assert len(data.load("synthetic", "test", cache_dir=tmp_path)) == 960
+    assert {split: path.read_bytes() for split, path in paths.items()} == whole
+
+
+def test_a_whole_file_is_not_made_again(tmp_path, monkeypatch):
+    paths = make_synthetic(TASK, tmp_path)
+    monkeypatch.setattr(synthetic, "generate", None)
+    assert make_synthetic(TASK, tmp_path) == paths
+    assert not data.load("synthetic", "test", cache_dir=tmp_path).files[0].fetched
+
+
+def test_a_cache_that_cannot_be_written_is_a_fault_of_the_machine(tmp_path, monkeypatch, call):
+    def refused(path, content):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(synthetic, "write_bytes", refused)
+    monkeypatch.setenv("SNN_DELAYS_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DataWriteError, match=r"cannot be written in .* \(Read-only file system\)"):
+        make_synthetic(TASK)
+    code, _, err = call("train", "--out", tmp_path / "run", "--quiet", "--device", "cpu")
+    assert code == 1
+    assert "Set SNN_DELAYS_CACHE to a folder with room" in err

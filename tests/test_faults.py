@@ -92,7 +92,7 @@ def test_a_disk_that_is_full(tmp_path, expected):
 def test_a_folder_that_cannot_be_written(call, tmp_path):
     (tmp_path / "file").write_text("in the way")
     code, _, err = call("train", *FLAGS, "--out", tmp_path / "file" / "run", "--quiet")
-    assert code == 1
+    assert code == 2
     assert "Not a directory" in err
     if os.geteuid() == 0:
         return  # the superuser may write anywhere

@@ -1,11 +1,13 @@
 """The run folder: damaged files are one sentence, and the commit is the source's."""
 
 import json
+import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
-from tiny import tiny_recipe
+from tiny import FLAGS, tiny_recipe
 
 from snn_delays import runs
 from snn_delays.errors import RunError
@@ -92,3 +94,65 @@ def test_the_summary_names_versions(trained):
     summary = json.loads(trained[0].summary_file.read_text())
     assert {"torch", "spikingjelly", "numpy", "python", "machine"} <= set(summary["versions"])
     assert set(runs.SUMMARY_KEYS) <= set(summary)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"train_accuracy": [1]},
+            r"`train_accuracy` in line 2 of .* number in 0 .*; got \[1",
+        ),
+        ({"train_accuracy": 1.5}, r"`train_accuracy` in line 2 of .* got 1\.5"),
+        ({"train_loss": "1.0"}, r"`train_loss` in line 2 of .* got \"1\.0\""),
+        ({"train_loss": 10**400}, r"`train_loss` in line 2 of .* got 1000"),
+        ({"train_loss": float("nan")}, r"is not JSON lines \(NaN is not a finite number\)"),
+        ({"sigma": True}, r"`sigma` in line 2 of .* got true"),
+        ({"valid_accuracy": None}, r"`valid_accuracy` in line 2 of .* got null"),
+        ({"epoch": 1}, r"`epoch` in line 2 of .* must be 2; got 1"),
+    ],
+)
+def test_metrics_of_another_type_are_refused_before_they_are_drawn(copied, call, change, message):
+    first, second, *_ = copied.read_metrics()
+    lines = [json.dumps(first), json.dumps(second | change)]
+    copied.metrics_file.write_text("".join(line + "\n" for line in lines))
+    with pytest.raises(RunError, match=message):
+        copied.read_metrics()
+    code, _, err = call("plot", copied.path)
+    assert code == 2
+    assert "metrics.jsonl" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["summary", "metrics"])
+def test_what_cannot_be_read_is_bad_input(copied, monkeypatch, name):
+    read = {"summary": copied.summary, "metrics": copied.read_metrics}[name]
+    path = {"summary": copied.summary_file, "metrics": copied.metrics_file}[name]
+
+    def forbidden(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", forbidden)
+        with pytest.raises(RunError, match=rf"{path.name} cannot be read \(Permission denied\)"):
+            read()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(RunError, match=rf"{path.name} cannot be read \(Is a directory\)"):
+        read()
+
+
+def test_a_folder_name_that_is_no_text_is_refused_before_training(call, tmp_path):
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/tr\xff")
+    code, _, err = call("train", *FLAGS, "--out", name)
+    assert code == 2
+    assert "The name of a run folder must be UTF-8 text" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "d/" * 2100 + "run"])
+def test_a_name_that_is_too_long_is_bad_input(call, tmp_path, name):
+    code, _, err = call("train", *FLAGS, "--out", tmp_path / name, "--quiet")
+    assert code == 2
+    assert "File name too long" in err
+    assert "Traceback" not in err

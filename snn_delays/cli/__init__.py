@@ -17,7 +17,7 @@ import snn_delays
 from snn_delays.cli import compare, data, evaluate, export, plot, run, train, verify
 from snn_delays.cli.console import error_console
 from snn_delays.errors import Interrupted, SnnDelaysError
-from snn_delays.faults import disk_sentence, is_out_of_memory
+from snn_delays.faults import disk_sentence, is_bad_name, is_out_of_memory
 from snn_delays.signals import Signals
 
 
@@ -89,7 +89,7 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, SnnDelaysError):
         return error.exit_code, str(error)
     if isinstance(error, OSError):
-        return 1, f"{disk_sentence(error)}."
+        return 2 if is_bad_name(error) else 1, f"{disk_sentence(error)}."
     if is_out_of_memory(error):
         return 1, "Memory ran out. Close other programs, or give this one less to do."
     said = f"{type(error).__name__}: {error}".split("\n")[0]

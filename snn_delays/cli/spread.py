@@ -15,6 +15,7 @@ from snn_delays.assembly import check_device
 from snn_delays.atomic import write_bytes
 from snn_delays.config import Recipe
 from snn_delays.distributed import World, joined, launched_rank
+from snn_delays.errors import RunError
 from snn_delays.runs import RunFolder
 from snn_delays.training import train
 
@@ -26,6 +27,8 @@ def leading(device: str, recipe: Recipe, folder: RunFolder, resume: bool) -> Ite
         yield None
         return
     folder.check(recipe, resume)  # before anyone waits for us
+    if resume and folder.has_only_results():
+        raise RunError(f"The run in {folder.path} is finished: there is nothing to go on with")
     with joined(check_device(device)) as world:
         world.send(recipe.to_toml().encode())
         kept = resume and folder.checkpoint_file.is_file()

@@ -91,6 +91,10 @@ def train_command(
     if output.is_terminal and sys.stdin.isatty():
         offer_to_fetch(resolved.dataset, data_dir, quiet)
     with leading(device, resolved, folder, resume) as world:
+        if resume and folder.has_only_results():
+            folder.check(resolved, resume)
+            output.print(f"The run in {folder.path} is finished: there is nothing to go on with.")
+            return
         summary = train_to_folder(
             resolved, folder, data_dir, device, resume, shown, tensorboard, world
         )

@@ -250,14 +250,15 @@ def data(study: Study, results: Results) -> Section:
     source, recipe = find_source(study.recipe.dataset), study.recipe
     summary = next(iter(results.cells[0].summaries.values()))
     files = distinct_files(results)
-    unknown = "" if _from_its_source(source, files) else "In the layout of: "
+    unknown = not _from_its_source(source, files)
+    official = "official " if unknown else ""
     clips = ", ".join(f"{s} {summary[f'{s}_clips']}" for s in ("train", "valid", "test"))
     rows = [
-        ["what", f"{unknown}{source.description}"],
+        ["what", f"{'In the layout of: ' if unknown else ''}{source.description}"],
         ["files read", "; ".join(map(_file_text, files)) or "not recorded"],
-        ["licence", f"{unknown}{source.licence}"],
-        ["source", source.citation],
-        ["address", source.address],
+        [f"{official}licence", source.licence],
+        [f"{official}source", source.citation],
+        [f"{official}address", source.address],
         ["clips used", clips],
         ["held-out speakers", ", ".join(map(str, recipe.valid_speakers)) or "–"],
         [

@@ -14,7 +14,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from snn_delays.errors import DataError
+from snn_delays.errors import DataError, DownloadError
+from snn_delays.faults import is_bad_name
 
 _CHUNK = 1 << 18
 # URLError, timeouts and resets are OSErrors; an address that is none is a ValueError
@@ -87,7 +88,8 @@ def download(
         The path of the file, whose checksum is right.
 
     Raises:
-        DataError: it cannot be had; the message ends with how to get it by hand.
+        DownloadError: it cannot be had; the message ends with how to get it by hand.
+        DataError: `folder` cannot be one.
     """
     reporter = reporter or DownloadReporter()
     final, part = folder / archive.filename, folder / f"{archive.filename}.part"
@@ -107,6 +109,8 @@ def download(
             reporter.message(f"{archive.filename} has a wrong checksum and is fetched again")
         os.replace(part, final)
     except OSError as error:
+        if is_bad_name(error):
+            raise DataError(f"{folder} cannot hold data ({error.strerror})") from error
         raise _failed(archive, folder, error.strerror or str(error)) from error
     return final
 
@@ -121,8 +125,8 @@ def by_hand(archive: Archive, folder: Path) -> str:
     )
 
 
-def _failed(archive: Archive, folder: Path, reason: str) -> DataError:
-    return DataError(
+def _failed(archive: Archive, folder: Path, reason: str) -> DownloadError:
+    return DownloadError(
         f"{archive.filename} could not be fetched ({reason})", remedy=by_hand(archive, folder) + "."
     )
 
@@ -155,7 +159,7 @@ def _transfer(archive: Archive, part: Path, reporter: DownloadReporter, timeout_
 
     Raises:
         _TransferError: it stalled, broke off, or the server has a passing problem.
-        DataError: the server refuses.
+        DownloadError: the server refuses.
     """
     done = _size(part)
     headers = {"User-Agent": "snn-delays"} | ({"Range": f"bytes={done}-"} if done else {})

@@ -19,7 +19,7 @@ from snn_delays.atomic import replacing, write_text
 from snn_delays.data.download import Archive, DownloadReporter, by_hand, download
 from snn_delays.data.presence import is_damaged
 from snn_delays.data.sources import Source, find_source, sidecar
-from snn_delays.errors import DataError
+from snn_delays.errors import DataError, DataWriteError
 
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
 
@@ -98,7 +98,9 @@ def fetch(
         The unpacked files (SHD, SSC), or the folder of the recordings (GSC).
 
     Raises:
-        DataError: a file cannot be had, or an archive is not what it should be.
+        DownloadError: a file cannot be had.
+        DataError: an archive is not what it should be, or `data_dir` cannot be a folder.
+        DataWriteError: it cannot be unpacked, for want of room or leave to write.
     """
     folder, reporter = Path(data_dir).expanduser(), reporter or DownloadReporter()
     paths = []
@@ -116,7 +118,7 @@ def fetch(
                 packed = download(archive, folder, reporter=reporter, **options)
             except DataError as error:
                 others = " ".join(by_hand(other, folder) + "." for other in wanted[number + 1 :])
-                raise DataError(str(error), remedy=others) from error
+                raise type(error)(str(error), remedy=others) from error
             reporter.message(f"Unpacking {archive.filename}")
             unpack(packed, target)
             packed.unlink()
@@ -132,6 +134,7 @@ def unpack(packed: Path, target: Path) -> None:
 
     Raises:
         DataError: the archive is damaged, lacks the file, or holds a path that leads outside.
+        DataWriteError: the disk refuses.
     """
     try:
         if packed.suffix == ".zip":
@@ -144,7 +147,7 @@ def unpack(packed: Path, target: Path) -> None:
         ) from error
     except OSError as error:
         reason = error.strerror or error
-        raise DataError(f"{packed.name} cannot be unpacked to {target} ({reason})") from error
+        raise DataWriteError(f"{packed.name} cannot be unpacked to {target} ({reason})") from error
 
 
 def _unzip(packed: Path, target: Path) -> None:

@@ -128,7 +128,8 @@ def open_frames(
     features; its payload's checksum is verified each time.
 
     Raises:
-        DataError: see `list_clips` and `audio.read_wav`; or the cache cannot be written.
+        DataError: see `list_clips` and `audio.read_wav`.
+        DataWriteError: the cache cannot be written.
     """
     if features not in FEATURES:
         raise DataError("`features`", f"one of {', '.join(FEATURES)}", repr(features))
@@ -147,7 +148,7 @@ def open_frames(
             ) from error
         frames = _read_frames(frames_file, index_file)
         if frames is None:
-            raise DataError(f"{frames_file} cannot be read back", remedy="Is the disk sound?")
+            raise DataWriteError(f"{frames_file} cannot be read back", remedy="Is the disk sound?")
     return frames
 
 

@@ -59,7 +59,8 @@ def open_store(
 
     Raises:
         DataError: the source is missing or bad (see `hdf5.read_events`), or not what was fetched
-            (by the checksum beside it), or the cache folder cannot be written.
+            (by the checksum beside it).
+        DataWriteError: the cache folder cannot be written.
     """
     path, folder = Path(path), cache_folder(cache_dir)
     file = _source_file(path)
@@ -80,7 +81,7 @@ def open_store(
             ) from error
         store = _read_store(packed, key, file)
         if store is None:
-            raise DataError(f"{packed} cannot be read back", remedy="Is the disk sound?")
+            raise DataWriteError(f"{packed} cannot be read back", remedy="Is the disk sound?")
     return store
 
 

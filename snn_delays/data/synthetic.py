@@ -31,11 +31,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_delays.atomic import write_bytes
+from snn_delays.atomic import write_bytes, write_text
 from snn_delays.data.events import EventStore
 from snn_delays.data.hdf5 import image
 from snn_delays.data.store import cache_folder
-from snn_delays.errors import DataError
+from snn_delays.errors import DataError, DataWriteError
 
 _GENERATOR_VERSION = 1  # raise it when the same parameters would give other spikes
 
@@ -197,22 +197,42 @@ def _play(
 def make_synthetic(
     task: SyntheticTask, cache_dir: str | os.PathLike[str] | None = None
 ) -> dict[str, Path]:
-    """The paths of the task's `train` and `test` files in the cache folder, made where missing.
+    """The paths of the task's `train` and `test` files in the cache folder.
+
+    A file is made where it is missing, or is not what was made: its SHA-256 lies beside it.
 
     Raises:
-        DataError: the task is impossible, or the cache folder cannot be written.
+        DataError: the task is impossible.
+        DataWriteError: the cache folder cannot be written.
     """
     recipe = json.dumps([_GENERATOR_VERSION, asdict(task)], sort_keys=True)
     key = hashlib.sha256(recipe.encode()).hexdigest()[:16]
     folder = cache_folder(cache_dir) / f"synthetic-{key}"
     paths = {split: folder / f"synthetic_{split}.h5" for split in ("train", "test")}
     for split, path in paths.items():
-        if not path.is_file():
+        if not _is_whole(path):
             try:
-                write_bytes(path, image(generate(task, split)))
+                made = image(generate(task, split))
+                write_bytes(path, made)
+                digest = hashlib.sha256(made).hexdigest()
+                write_text(_digest_file(path), f"{digest}  {path.name}\n")
             except OSError as error:
-                raise DataError(
+                raise DataWriteError(
                     f"{path.name} cannot be written in {folder} ({error.strerror})",
                     remedy="Set SNN_DELAYS_CACHE to a folder with room.",
                 ) from error
     return paths
+
+
+def _digest_file(path: Path) -> Path:
+    """Where the SHA-256 of a file made here is kept; `sources.sidecar` is for fetched files."""
+    return path.with_suffix(".sha256")
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return _digest_file(path).read_text("utf-8") == f"{digest}  {path.name}\n"
+    except (OSError, UnicodeDecodeError):
+        return False

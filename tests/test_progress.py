@@ -1,0 +1,101 @@
+"""Going on with a run: only with the recipe and data of its start, and never without a word."""
+
+import re
+import shutil
+
+import h5py
+import pytest
+from test_training import StopAfter
+from tiny import tiny_recipe
+
+from snn_delays import training
+from snn_delays.config import load_recipe
+from snn_delays.errors import RunError
+from snn_delays.runs import RunFolder
+
+
+class Said(StopAfter):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        super().__init__(0)
+        self.messages = []
+
+    def message(self, text):
+        self.messages.append(text)
+
+
+def test_a_lost_checkpoint_is_said_and_a_finished_run_stays(tmp_path, call, trained):
+    recipe, folder = tiny_recipe(epochs=3), RunFolder(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        training.train(recipe, folder, reporter=StopAfter(2, 1))
+    folder.checkpoint_file.unlink()
+    said = Said()
+    training.train(recipe, folder, resume=True, reporter=said)
+    assert any("no last.ckpt to go on from" in message for message in said.messages)
+
+    folder.checkpoint_file.unlink()
+    before = {path: path.read_bytes() for path in folder.path.iterdir()}
+    code, out, _ = call("train", "--resume", "--out", folder.path, "--device", "cpu")
+    assert code == 0
+    assert "is finished: there is nothing to go on with" in out.replace("\n", " ")
+    assert training.train(recipe, folder, resume=True) == folder.summary()
+    assert {path: path.read_bytes() for path in folder.path.iterdir()} == before
+    code, _, err = call("train", "--resume", "--out", folder.path, "--seed", 9)
+    assert code == 2
+    assert "started with another recipe (different: seed)" in err
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The folder of a run that was stopped in its second epoch; copy it."""
+    place = tmp_path_factory.mktemp("stopped")
+    folder = RunFolder(place / "run")
+    with pytest.raises(KeyboardInterrupt):
+        training.train(tiny_recipe(dropout=0.2), folder, reporter=StopAfter(2, 3))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seed = 0", "seed = 1", r"\(seed: 0, now 1\)\. Put the old values back"),
+        ("batch_size = 256", "batch_size = 128", r"\(batch_size: 256, now 128\)"),
+        ("dropout = 0.2", "dropout = 0.3", r"\(dropout: 0\.2, now 0\.3\)"),
+        ("dropout = 0.2", "", r"\(dropout: 0\.2, now "),
+        ("hidden = [8]", "hidden = [9]", r"\(hidden: \[8\], now \[9\]\)"),
+    ],
+)
+def test_a_recipe_edited_between_stop_and_resume_is_refused(
+    stopped, tmp_path, call, old, new, message
+):
+    folder = RunFolder(shutil.copytree(stopped.path, tmp_path / "moved"))
+    text = folder.recipe_file.read_text()
+    assert old in text
+    folder.recipe_file.write_text(text.replace(old, new))
+    kept = folder.checkpoint_file.read_bytes()
+    code, _, err = call("train", "--resume", "--out", folder.path, "--quiet", "--device", "cpu")
+    assert code == 2
+    assert "is not the one that its run was started with" in err
+    assert re.search(message, err)
+    assert folder.checkpoint_file.read_bytes() == kept
+    folder.recipe_file.write_text(text)
+    code, _, err = call("train", "--resume", "--out", folder.path, "--quiet", "--device", "cpu")
+    assert code == 0, err
+
+
+def test_data_changed_between_stop_and_resume_are_refused(tmp_path, shd_folder):
+    data = shutil.copytree(shd_folder, tmp_path / "data")
+    recipe, folder = load_recipe("shd", {"hidden": [4], "epochs": 2}), RunFolder(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        training.train(recipe, folder, data_dir=data, reporter=StopAfter(1))
+    elsewhere, other = data.rename(tmp_path / "elsewhere"), tmp_path / "other"
+    shutil.copytree(elsewhere, other)
+    with h5py.File(other / "shd_train.h5", "r+") as file:
+        file["labels"][:2] = file["labels"][:2][::-1]
+    message = r"data are not those .* was started with \(different: shd_train\.h5\)"
+    with pytest.raises(RunError, match=message):
+        training.train(recipe, folder, data_dir=other, resume=True)
+    (elsewhere / "shd_test.h5").unlink()  # its accuracy is then not known, and the summary says so
+    moved = RunFolder(folder.path.rename(tmp_path / "moved"))
+    assert training.train(recipe, moved, data_dir=elsewhere, resume=True)["test_accuracy"] is None
