@@ -32,6 +32,17 @@ def test_a_membrane_at_its_threshold_is_warned_of(call, trained, tmp_path):
     assert close not in " ".join(out.split())
 
 
+def test_a_network_that_float32_cannot_run_is_warned_of(call, trained, tmp_path):
+    network = load_network(trained[0].network_file)
+    *hidden, last = network.layers
+    large = last.model_copy(update={"weights": last.weights * 1e100})
+    save_network(network.model_copy(update={"layers": [*hidden, large]}), tmp_path / "large.json")
+    code, out, err = call("export", tmp_path / "large.json", "-o", tmp_path / "net.json")
+    assert (code, err) == (0, "")
+    said = "Warning: float32 cannot run this network: `layers[1]`: the weights and bias of output"
+    assert said in " ".join(out.split())
+
+
 def test_the_name_says_the_format(call, trained, tmp_path):
     pytest.importorskip("nir", reason="the extra `nir` is not installed")
     assert call("export", trained[0].path, "-o", tmp_path / "net.nir")[0] == 0

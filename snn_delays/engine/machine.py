@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Self
 
 import numpy as np
 
 from snn_delays import network_format
 from snn_delays.engine import kernels, ring
+from snn_delays.engine.checks import as_array, largest_input, read_input
 from snn_delays.engine.energy import energy_pj
-from snn_delays.engine.limits import largest_input
 from snn_delays.engine.readout import RunningScores, clip_scores
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.memory import total_bytes
@@ -108,10 +108,10 @@ class Engine:
             raise SnnDelaysError("`dtype`", "numpy.float32 or numpy.float64", dtype)
         self.network = network
         self.dtype = dtype
-        self._largest_input = largest_input(network, dtype)
-        graded = network.input.encoding == "analog"
+        counts = network.input.encoding == "spike_counts"
+        self._read = partial(read_input, counts, largest_input(network, dtype), dtype)
         self._layers = [
-            _CompiledLayer(layer, dtype, counted=not (graded and i == 0))
+            _CompiledLayer(layer, dtype, counted=counts or i > 0)
             for i, layer in enumerate(network.layers)
         ]
 
@@ -138,13 +138,14 @@ class Engine:
             SnnDelaysError: so many clips would take more than the machine's memory.
         """
         data = self.network.input
-        if np.ndim(x) and len(x) * self.clip_bytes > total_bytes("cpu"):
+        x = as_array(x)
+        if x.ndim and len(x) * self.clip_bytes > total_bytes("cpu"):
             raise SnnDelaysError(
                 f"{len(x)} clips of {data.steps} + {data.tail_steps} steps would take "
                 f"{len(x) * self.clip_bytes / 2**30:.1f} GiB, more than this machine's memory",
                 remedy=f"Run up to {self.clips_at_once()} at once.",
             )
-        signal = self._checked(x, (data.steps, data.channels), "[N, steps, channels]")
+        signal = self._read(x, steps=data.steps, channels=data.channels)
         samples, steps, layers = len(signal), data.steps + data.tail_steps, len(self._layers)
         operations = np.zeros((layers, samples), np.int64)
         updates = np.zeros((layers, samples), np.int64)
@@ -211,7 +212,7 @@ class Engine:
         Raises:
             ShapeError: wrong shape, or values that are not what the encoding says.
         """
-        signal = self._checked(spikes, (self.network.input.channels,), "[N, channels]")
+        signal = self._read(spikes, channels=self.network.input.channels)
         if len(signal) != len(state.margin):
             raise ShapeError("`spikes`", f"[N={len(state.margin)}, channels]", f"N={len(signal)}")
         outputs = []
@@ -234,33 +235,6 @@ class Engine:
                 state.spike_counts[:, i] += signal.sum(axis=1, dtype=np.int64)
         state.step += 1
         return Step(outputs[:-1], outputs[-1], state.running.update(outputs[-1]))
-
-    def _checked(self, x: np.ndarray, shape: tuple[int, ...], axes: str) -> np.ndarray:
-        """`x`, its shape and values seen, as a contiguous array of int8 or the engine's dtype."""
-        try:
-            x = np.asarray(x)
-        except (ValueError, TypeError, RuntimeError):
-            remedy = "Of a tensor, pass x.detach().cpu().numpy()."
-            got = f"a {type(x).__name__} that numpy cannot read"
-            raise ShapeError("`x`", f"an array {axes}", got, remedy) from None
-        if x.ndim != len(shape) + 1 or x.shape[1:] != shape:
-            raise ShapeError("`x`", f"{axes} with {list(shape)} after N", f"shape {list(x.shape)}")
-        if x.dtype.kind not in "biuf":
-            raise ShapeError("`x`", "an array of real numbers", f"dtype {x.dtype}")
-        if x.dtype.kind == "f" and not np.isfinite(x).all():
-            raise ShapeError("`x`", "finite everywhere", "NaN or infinity")
-        if self.network.input.encoding == "spike_counts":
-            whole = x.dtype.kind in "bu" or not (x < 0).any()
-            if not whole or (x.dtype.kind == "f" and (x != np.rint(x)).any()):
-                raise ShapeError("`x`", "spike counts: whole numbers from 0", "other values")
-            if x.max(initial=0) <= 127:
-                return np.ascontiguousarray(x, np.int8)
-        with np.errstate(over="ignore"):
-            x = np.ascontiguousarray(x, self.dtype)
-        if np.abs(x).max(initial=0) > self._largest_input:
-            expected = f"at most {self._largest_input:.3g}, so that no sum overflows"
-            raise ShapeError("`x`", expected, f"{np.abs(x).max():.3g}")
-        return x
 
 
 class _CompiledLayer:

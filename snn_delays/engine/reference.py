@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from snn_delays.engine.limits import largest_input
+from snn_delays.engine.checks import largest_input
 from snn_delays.network_format import LIF, Layer, Network
 
 
