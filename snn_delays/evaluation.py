@@ -17,7 +17,8 @@ from snn_delays import data as sdata
 from snn_delays import network_format as nf
 from snn_delays.data import ClipDataset
 from snn_delays.distributed import World, total
-from snn_delays.engine import Network
+from snn_delays.engine import Engine, Network
+from snn_delays.engine.checks import clips_at_once
 from snn_delays.errors import DataError, SnnDelaysError
 
 
@@ -70,14 +71,15 @@ def evaluate(
 
 
 def answer(
-    network: Network, data: ClipDataset, batch_size: int | None = None
+    network: Network | Engine, data: ClipDataset, batch_size: int | None = None
 ) -> tuple[Evaluation, float]:
     """Answer every clip of `data` with the engine, in batches that fit into memory.
 
     Returns:
         The answers, and the smallest distance of any membrane to its threshold.
     """
-    batch_size = network.engine.clips_at_once() if batch_size is None else batch_size
+    if batch_size is None:
+        batch_size = clips_at_once(network.network if isinstance(network, Engine) else network)
     _check_batch_size(batch_size)
     predictions, labels, margin = [], [], math.inf
     for indices in torch.arange(len(data)).split(batch_size):

@@ -13,6 +13,7 @@ import torch
 
 from snn_delays.data import ClipDataset
 from snn_delays.engine import Engine
+from snn_delays.engine.checks import clips_at_once
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def compare_engines(
     count = len(data) if clips is None else min(clips, len(data))
     cells = different = changed = 0
     spikes, correct, margin = np.zeros(2, np.int64), np.zeros(2, np.int64), math.inf
-    for indices in torch.arange(count).split(reference.clips_at_once()):
+    for indices in torch.arange(count).split(clips_at_once(reference.network)):
         x, labels = data.batch(indices)
         batch = x.transpose(0, 1).cpu().numpy()
         ours, theirs = reference.run(batch), other.run(batch)

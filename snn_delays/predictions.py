@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from snn_delays.atomic import replacing
 from snn_delays.engine import Network
+from snn_delays.engine.checks import clips_at_once
 from snn_delays.errors import DataError
 from snn_delays.memory import total_bytes
 
@@ -47,7 +48,7 @@ def predict(network: Network, batches: Iterable[NDArray[np.generic]], spikes: bo
     """
     parts: dict[str, list[NDArray[np.generic]]] = {}
     done = 0
-    most = network.engine.clips_at_once()
+    most = clips_at_once(network)
     for x in (
         batch[start : start + most] for batch in batches for start in range(0, len(batch), most)
     ):
@@ -149,7 +150,7 @@ def clips_from_events(path: str | Path, network: Network) -> Iterator[NDArray[np
     import torch
 
     data = _events(path, network)
-    for indices in torch.arange(len(data)).split(network.engine.clips_at_once(_BATCH)):
+    for indices in torch.arange(len(data)).split(clips_at_once(network)):
         yield data.batch(indices)[0].transpose(0, 1).numpy()
 
 

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from snn_delays.data import gsc
 from snn_delays.data.audio import read_wav
 from snn_delays.data.encoding import find_recordings
-from snn_delays.data.events import EventStore
+from snn_delays.data.events import EventStore, SourceFile
 from snn_delays.data.hdf5 import write_events
 from snn_delays.data.store import _read_store, open_store
 from snn_delays.errors import DataError
+
+SOURCE = SourceFile("a.h5", "0" * 64, fetched=False)
 
 quick = settings(
     max_examples=150,
@@ -73,7 +75,7 @@ def packed(tmp_path):
     (path,) = tmp_path.glob("*.safetensors")
     whole = path.read_bytes()
     key = whole.split(b'\\"key\\": \\"')[1][:64].decode()
-    assert isinstance(_read_store(path, key, "a.h5"), EventStore)
+    assert isinstance(_read_store(path, key, SOURCE), EventStore)
     return path, whole, key
 
 
@@ -82,7 +84,7 @@ def packed(tmp_path):
 def test_a_damaged_store_is_the_same_or_none(packed, damage):
     path, whole, key = packed
     path.write_bytes(damage(whole))
-    store = _read_store(path, key, "a.h5")
+    store = _read_store(path, key, SOURCE)
     if store is not None:
         assert_same_events(store, random_store(6))
 

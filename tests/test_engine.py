@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from sample_networks import clips, document
 
 from snn_delays import engine, network_format
-from snn_delays.engine import Engine, Network, Result, State, Step, machine, simulate
+from snn_delays.engine import Engine, Network, Result, State, Step, simulate
 from snn_delays.errors import ShapeError, SnnDelaysError
-from snn_delays.memory import total_bytes
 from snn_delays.network_format import parse
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -335,29 +334,6 @@ def test_bad_step_and_dtype_are_refused() -> None:
         net.step(net.start(2), np.zeros((3, 5)))
     with pytest.raises(SnnDelaysError, match="`dtype` must be"):
         Engine(parse(document()), np.int64)  # type: ignore[arg-type]
-
-
-def test_clips_are_run_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    net = Engine(parse(document()))
-    assert net.clips_at_once() == 256
-    x = np.zeros((4, 12, 5))
-    monkeypatch.setattr(machine, "total_bytes", lambda device: 3 * net.clip_bytes)
-    assert net.clips_at_once() == 1
-    with pytest.raises(
-        SnnDelaysError, match=r"4 clips of 12 \+ .* more than this machine's memory"
-    ):
-        net.run(x)
-    assert len(net.run(x[:3]).scores) == 3
-    monkeypatch.setattr(machine, "total_bytes", lambda device: 20 * net.clip_bytes)
-    assert net.clips_at_once() == 2
-
-
-def test_a_small_file_cannot_ask_for_all_memory() -> None:
-    greedy = document()
-    greedy["input"] |= {"steps": 10**6, "tail_steps": 10**6}
-    net = Engine(parse(greedy))
-    assert net.clip_bytes > 10**8
-    assert net.clips_at_once() * net.clip_bytes <= max(total_bytes("cpu") // 8, net.clip_bytes)
 
 
 def test_engine_needs_no_torch() -> None:

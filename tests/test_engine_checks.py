@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sample_networks import clips, document
 
-from snn_delays.engine import Engine, Network, simulate
-from snn_delays.errors import NetworkFormatError, ShapeError
+from snn_delays.engine import Engine, Network, checks, simulate
+from snn_delays.errors import NetworkFormatError, ShapeError, SnnDelaysError
 from snn_delays.network_format import parse
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -71,3 +71,25 @@ def test_input_that_overflows_is_refused():
         network.run(x)
     x[0, 3, 2] = 1e200
     assert np.isfinite(network.run(x).output).all()
+
+
+def test_clips_are_run_as_memory_allows(monkeypatch):
+    network = parse(document())
+    x, one = np.zeros((4, 12, 5)), checks.clip_bytes(network)
+    assert checks.clips_at_once(network) == 256
+    monkeypatch.setattr(checks, "total_bytes", lambda device: 3 * one)
+    assert checks.clips_at_once(network) == 1
+    with pytest.raises(SnnDelaysError, match=r"4 clips of 12 \+ .* more than this machine's"):
+        Engine(network).run(x)
+    assert len(Engine(network).run(x[:3]).scores) == 3
+    monkeypatch.setattr(checks, "total_bytes", lambda device: 20 * one)
+    assert checks.clips_at_once(network) == 2
+
+
+def test_a_small_file_cannot_ask_for_all_memory():
+    greedy = document()
+    greedy["input"] |= {"steps": 10**6, "tail_steps": 10**6}
+    network = parse(greedy)
+    one, whole = checks.clip_bytes(network), checks.total_bytes("cpu")
+    assert one > 10**7
+    assert checks.clips_at_once(network) * one <= max(whole // 8, one)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from snn_delays.errors import NetworkFormatError, ShapeError
+from snn_delays.errors import NetworkFormatError, ShapeError, SnnDelaysError
+from snn_delays.memory import total_bytes
 from snn_delays.network_format import LIF, Layer, Network
 
 # What the largest current may grow by: sums over 2e6 steps, twice (a membrane without leak, then
@@ -100,3 +101,33 @@ def read_input(
     if found > largest:
         raise ShapeError("`x`", f"at most {largest:.3g}, so that no sum overflows", f"{found:.3g}")
     return x
+
+
+def clip_bytes(network: Network, dtype: type[np.floating] = np.float64) -> int:
+    """The memory that a whole clip takes while it runs, about."""
+    number, data = np.dtype(dtype).itemsize, network.input
+    outputs = sum(
+        layer.out_features * (1 if isinstance(layer.neuron, LIF) else number)
+        for layer in network.layers
+    )
+    return (data.steps + data.tail_steps) * outputs + 2 * number * data.steps * data.channels
+
+
+def clips_at_once(network: Network, most: int = 256) -> int:
+    """How many clips, up to `most`, run in an eighth of the machine's memory; at least 1."""
+    return int(min(most, max(1, total_bytes("cpu") // 8 // clip_bytes(network))))
+
+
+def check_memory(network: Network, dtype: type[np.floating], clips: int) -> None:
+    """Refuse more clips at once than the machine's memory holds.
+
+    Raises:
+        SnnDelaysError: saying how many may be run.
+    """
+    needed, data = clips * clip_bytes(network, dtype), network.input
+    if needed > total_bytes("cpu"):
+        raise SnnDelaysError(
+            f"{clips} clips of {data.steps} + {data.tail_steps} steps would take "
+            f"{needed / 2**30:.1f} GiB, more than this machine's memory",
+            remedy=f"Run up to {clips_at_once(network)} at once.",
+        )

@@ -17,11 +17,10 @@ import numpy as np
 
 from snn_delays import network_format
 from snn_delays.engine import kernels, ring
-from snn_delays.engine.checks import as_array, largest_input, read_input
+from snn_delays.engine.checks import as_array, check_memory, largest_input, read_input
 from snn_delays.engine.energy import energy_pj
 from snn_delays.engine.readout import RunningScores, clip_scores
 from snn_delays.errors import ShapeError, SnnDelaysError
-from snn_delays.memory import total_bytes
 from snn_delays.network_format import LIF, Layer, load_network
 
 
@@ -115,17 +114,6 @@ class Engine:
             for i, layer in enumerate(network.layers)
         ]
 
-    @property
-    def clip_bytes(self) -> int:
-        """The memory that a whole clip takes while it runs, about."""
-        data, number = self.network.input, np.dtype(self.dtype).itemsize
-        outputs = sum(layer.outputs * (1 if layer.spiking else number) for layer in self._layers)
-        return (data.steps + data.tail_steps) * outputs + 2 * number * data.steps * data.channels
-
-    def clips_at_once(self, most: int = 256) -> int:
-        """How many clips, up to `most`, run in an eighth of the machine's memory; at least 1."""
-        return int(min(most, max(1, total_bytes("cpu") // 8 // self.clip_bytes)))
-
     def run(self, x: np.ndarray) -> Result:
         """Run whole clips.
 
@@ -139,12 +127,7 @@ class Engine:
         """
         data = self.network.input
         x = as_array(x)
-        if x.ndim and len(x) * self.clip_bytes > total_bytes("cpu"):
-            raise SnnDelaysError(
-                f"{len(x)} clips of {data.steps} + {data.tail_steps} steps would take "
-                f"{len(x) * self.clip_bytes / 2**30:.1f} GiB, more than this machine's memory",
-                remedy=f"Run up to {self.clips_at_once()} at once.",
-            )
+        check_memory(self.network, self.dtype, len(x) if x.ndim else 0)
         signal = self._read(x, steps=data.steps, channels=data.channels)
         samples, steps, layers = len(signal), data.steps + data.tail_steps, len(self._layers)
         operations = np.zeros((layers, samples), np.int64)
