@@ -87,7 +87,7 @@ def arms(
     axis = figure.subplots()
     words = []
     for place, name in enumerate(names):
-        found = spread([100 * float(row[metric]) for row in rows if row["arm"] == name])
+        found = spread([100 * float(row[metric]) for row in rows if row["delays"] == name])
         low, high = found.low or found.mean, found.high or found.mean
         color = {"learned": BLUE, "fixed": ORANGE}.get(name, GREY)
         whiskers = [[found.mean - low], [high - found.mean]]
@@ -138,20 +138,27 @@ def throughput(results: list[dict[str, Any]]) -> tuple[Figure, str]:
                 len(rows), result["batch"] / result[key], color=BLUE if key == "ours_s" else GREY
             )
             axis.bar_label(bar, fmt=" %.0f")
-            rows.append(f"{result['recipe']}, batch {result['batch']}: {name}")
+            rows.append(f"{_problem(result)}: {name}")
     axis.set_yticks(range(len(rows)), rows)
     axis.invert_yaxis()
     axis.set_xlabel("clips a second in training, a delay on every synapse")
     axis.margins(x=0.12)
     axis.spines[["top", "right"]].set_visible(False)
     machine = results[0]["machine"]
-    times = ", ".join(f"{r['recipe']} {r['ratio']:.1f} times" for r in results)
+    times = ", ".join(f"{r['ratio']:.1f} times ({_problem(r)})" for r in results)
     caption = (
         f"Clips a second in training against the published code (dcls and SpikingJelly), which "
         f"computes the same: {times} as many ({machine['threads']} thread, {results[0]['clock']} "
         f"time, {machine['cpu']}, torch {machine['torch']}, commit {str(machine['commit'])[:7]})."
     )
     return figure, caption
+
+
+def _problem(result: dict[str, Any]) -> str:
+    """Such as `SSC, batch 128, 2 delays a pair`."""
+    contacts = result["kernel_count"]
+    several = f", {contacts} delays a pair" if contacts > 1 else ""
+    return f"{result['recipe'].upper()}, batch {result['batch']}{several}"
 
 
 def delay_layer() -> Figure:
