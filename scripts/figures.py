@@ -141,7 +141,7 @@ def throughput(results: list[dict[str, Any]]) -> tuple[Figure, str]:
             rows.append(f"{_problem(result)}: {name}")
     axis.set_yticks(range(len(rows)), rows)
     axis.invert_yaxis()
-    axis.set_xlabel("clips a second in training, a delay on every synapse")
+    axis.set_xlabel("clips a second in training")
     axis.margins(x=0.12)
     axis.spines[["top", "right"]].set_visible(False)
     machine = results[0]["machine"]
