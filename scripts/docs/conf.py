@@ -45,6 +45,7 @@ html_theme = "furo"
 html_title = f"snn-delays {release}"
 html_show_sourcelink = False
 
+NETWORKS = ("shd-learned", "shd-fixed", "shd-none", "synthetic-learned")
 PAGES = {
     "PERFORMANCE.md": "performance.md",
     "RELIABILITY.md": "reliability.md",
@@ -52,6 +53,8 @@ PAGES = {
     "datasets/synthetic/card.md": "data-sets.md#synthetic-ten-melodies-told-apart-by-delays-only",
     "datasets": "data-sets.md",
     "scripts/tour.ipynb": "../tour.ipynb",
+    **{f"models/{name}/card.md": f"models.md#{name}" for name in NETWORKS},
+    "models/shd-study": "../../models/shd-study/report.html",
     "models/synthetic-study": "../../models/synthetic-study/report.html",
     "../../models/synthetic-study": "../../models/synthetic-study/report.html",
     "../shd/card.md": "data-sets.md#shd-spiking-heidelberg-digits",
