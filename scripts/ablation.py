@@ -14,6 +14,7 @@ from snn_delays import RunFolder, load_recipe, train
 from snn_delays.config import parse_overrides
 from snn_delays.runs import Record
 
+MOVED = "augment.channel_jitter=10 augment.channel_shift=40"
 VARIATIONS = {
     "base": "",
     "channel-shift-20": "augment.channel_shift=20",
@@ -25,7 +26,10 @@ VARIATIONS = {
     "shift-80-warp-0.3": "augment.channel_shift=80 augment.time_warp=0.3",
     "channel-jitter-10": "augment.channel_jitter=10",
     "channel-jitter-20": "augment.channel_jitter=20",
-    "jitter-10-shift-40": "augment.channel_jitter=10 augment.channel_shift=40",
+    "jitter-10-shift-40": MOVED,
+    "moved-cut-mix-0.5": f"{MOVED} augment.cut_mix_share=0.5",
+    "moved-batch-64": f"{MOVED} batch_size=64",
+    "moved-cut-mix-0.5-batch-64": f"{MOVED} augment.cut_mix_share=0.5 batch_size=64",
     "cut-mix-0.5": "augment.cut_mix_share=0.5",
     "drop-0.3": "augment.drop=0.3",
     "channel-bin-10": "channel_bin=10",
@@ -42,6 +46,7 @@ VARIATIONS = {
     "width-512": "hidden=512,512",
     "weight-decay-1e-4": "weight_decay=1e-4",
     "batch-64": "batch_size=64",
+    "batch-32": "batch_size=32",
 }
 
 

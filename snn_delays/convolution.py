@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from snn_delays.fft import fast_length
 from snn_delays.fourier import Transform, transforms
 from snn_delays.gemm import fast_matmul
+from snn_delays.threads import runs_compiled
 
 
 class Sizes(NamedTuple):
@@ -26,69 +28,57 @@ class Sizes(NamedTuple):
     batch: int
     in_features: int
     out_features: int
+    fast: bool = True  # compiled transforms, as on the CPU
 
 
 def sizes_of(x: Tensor, kernel: Tensor, steps: int) -> Sizes:
     """The sizes of a convolution of `x` `[T, N, in]` with `kernel` `[taps, out, in]`."""
     taps, out_features, in_features = kernel.shape
-    return Sizes(x.shape[0], taps, steps, x.shape[1], in_features, out_features)
+    return Sizes(x.shape[0], taps, steps, x.shape[1], in_features, out_features, runs_compiled(x))
 
 
 # The cost model. Unit: the time of one multiplication and addition in a large matrix product. The
 # weights were measured on x86 with AVX-512 (scripts/bench/scaling.py shows how well they choose).
 
-_DENSE_WEIGHT = 1.25  # the library's conv1d is a little slower than a matrix product
-_ELEMENT_WEIGHT = 80.0  # to write and read again one number of a spectrum
-_SMALL_WEIGHT = 2.0  # the small products of a transform in two stages run at half the rate
-_COPY_WEIGHT = 80.0  # to copy one number of a signal
-_INNER = (1, 8, 16, 32)
+_DENSE_WEIGHT = 1.4  # the library's conv1d is a little slower than a matrix product
+_ORDER_WEIGHT = 200.0  # to bring one number of the kernel to its place for conv1d
+_NUMBER_WEIGHT = 47.0  # for one number that a compiled transform reads or writes
+_SPECTRUM_WEIGHT = 80.0  # for one number of a spectrum, where transforms are matrices
 
 
 def direct_cost(sizes: Sizes) -> float:
     """Every tap of every synapse at every step of every clip."""
-    _, taps, steps, batch, in_features, out_features = sizes
-    return _DENSE_WEIGHT * taps * steps * batch * in_features * out_features
+    _, taps, steps, batch, in_features, out_features, _ = sizes
+    synapses = taps * in_features * out_features
+    return synapses * (_DENSE_WEIGHT * steps * batch + _ORDER_WEIGHT)
 
 
-class Cut(NamedTuple):
-    """How the Fourier form goes about a convolution."""
-
-    blocks: int  # of time; each is a convolution of its own
-    inner: int  # points of the transforms' second stage; 1 for one stage
-
-
-def dft_cost(sizes: Sizes, cut: Cut) -> float:
-    """Products for every frequency, transforms, and the spectra's way through memory."""
-    _, taps, steps, batch, in_features, out_features = sizes
-    blocks, inner = cut
+def dft_cost(sizes: Sizes, blocks: int) -> float:
+    """Products for every frequency, and transforms, which is nearly all memory traffic."""
+    _, taps, steps, batch, in_features, out_features, fast = sizes
     block_steps = -(-steps // blocks)
-    length = _length(sizes, cut)
-    count = length // 2
+    length = _length(sizes, blocks)
+    parts = 3 * (length // 2)
     clips = blocks * batch
     read = min(sizes.inputs, block_steps if blocks == 1 else block_steps + taps - 1)
-    products = 3 * count * clips * in_features * out_features
 
     def transform(signal_steps: int, columns: int) -> float:
-        if inner == 1:
-            return length * signal_steps * columns
-        small = -(-signal_steps // inner) + 3 * inner
-        return _SMALL_WEIGHT * length * small * columns + _COPY_WEIGHT * signal_steps * columns
+        if fast:
+            return _NUMBER_WEIGHT * (signal_steps + parts) * columns
+        return parts * (signal_steps + _SPECTRUM_WEIGHT) * columns
 
     transforms = transform(read, clips * in_features) + transform(block_steps, clips * out_features)
     transforms += transform(taps, in_features * out_features)
-    elements = 3 * count * (clips * (in_features + out_features) + in_features * out_features)
-    return products + transforms + _ELEMENT_WEIGHT * elements
+    return parts * clips * in_features * out_features + transforms
 
 
 @lru_cache(maxsize=256)
-def best_cut(sizes: Sizes) -> Cut | None:
-    """How the Fourier form should cut the problem; None: use the direct form.
+def best_blocks(sizes: Sizes) -> int | None:
+    """How many blocks of time the Fourier form should cut; None: use the direct form.
 
     More blocks mean shorter, cheaper transforms and more products.
     """
-    most = 1 + sizes.steps // sizes.taps
-    cuts = [Cut(blocks, inner) for blocks in range(1, most + 1) for inner in _INNER]
-    best = min(cuts, key=lambda cut: dft_cost(sizes, cut))
+    best = min(range(1, 2 + sizes.steps // sizes.taps), key=lambda n: dft_cost(sizes, n))
     return best if dft_cost(sizes, best) < direct_cost(sizes) else None
 
 
@@ -98,9 +88,9 @@ def direct(x: Tensor, kernel: Tensor, steps: int) -> Tensor:
     return F.conv1d(padded, kernel.flip(0).permute(1, 2, 0)).permute(2, 0, 1)
 
 
-def by_dft(x: Tensor, kernel: Tensor, steps: int, cut: Cut) -> Tensor:
+def by_dft(x: Tensor, kernel: Tensor, steps: int, blocks: int) -> Tensor:
     """The Fourier form: three products per synapse, frequency and block of time."""
-    return _DftConvolution.apply(x, kernel, steps, cut)
+    return _DftConvolution.apply(x, kernel, steps, blocks)
 
 
 class _DftConvolution(torch.autograd.Function):
@@ -116,9 +106,9 @@ class _DftConvolution(torch.autograd.Function):
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.float32)
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, steps: int, cut: Cut) -> Tensor:
-        ctx.plan = plan = _plan(sizes_of(x, kernel, steps), cut)
-        to_frequency, of_output = transforms(*plan.transform, x.dtype, x.device)
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, steps: int, blocks: int) -> Tensor:
+        ctx.plan = plan = _plan(sizes_of(x, kernel, steps), blocks)
+        to_frequency, of_output = plan.transforms(x)
         with fast_matmul(x):
             x_hat = _lift(to_frequency, x, plan.of_x, plan.length)
             kernel_hat = _lift(to_frequency, kernel, plan.of_kernel, plan.length)
@@ -134,7 +124,7 @@ class _DftConvolution(torch.autograd.Function):
         (grad,) = gradients
         x_hat, kernel_hat = ctx.saved_tensors
         plan = ctx.plan
-        to_frequency, of_output = transforms(*plan.transform, grad.dtype, grad.device)
+        to_frequency, of_output = plan.transforms(grad)
         grad_x = grad_kernel = None
         with fast_matmul(grad):
             grad_hat = _lift(of_output, grad, plan.of_y, plan.length)
@@ -150,6 +140,7 @@ _Window = tuple[slice, slice]  # steps of a signal, and where they stand in a bl
 
 def _lift(transform: Transform, signal: Tensor, windows: list[_Window], length: int) -> Tensor:
     """`[T, N, C]` to the parts `[3 F, blocks N, C]`."""
+    signal = signal.contiguous()
     lifted = signal.new_empty(3 * (length // 2), len(windows), *signal.shape[1:])
     for block, (steps, frame) in enumerate(windows):
         transform.lift(signal[steps].flatten(1), frame, lifted[:, block].flatten(1))
@@ -157,7 +148,7 @@ def _lift(transform: Transform, signal: Tensor, windows: list[_Window], length: 
 
 
 def _lower(transform: Transform, products: Tensor, windows: list[_Window]) -> Tensor:
-    """The transpose of `_lift`, `[3 F, blocks N, C]` to `[T, N, C]`; overwrites `products`."""
+    """The transpose of `_lift`, `[3 F, blocks N, C]` to `[T, N, C]`."""
     products = products.unflatten(1, (len(windows), -1))
     signal = products.new_empty(windows[-1][0].stop, *products.shape[2:])
     written = 0
@@ -174,40 +165,37 @@ class _Plan(NamedTuple):
     """Which steps each block reads and writes."""
 
     length: int  # of the circular convolution in a block
-    frame: int  # steps of a block: those before it, and its own
-    inner: int
+    fast: bool  # transforms
     of_x: list[_Window]
     of_kernel: list[_Window]
     of_y: list[_Window]
 
-    @property
-    def transform(self) -> tuple[int, int, int]:
-        """What the transforms depend on."""
-        return self.length, self.frame, self.inner
+    def transforms(self, like: Tensor) -> tuple[Transform, Transform]:
+        """The transforms for tensors such as `like`."""
+        return transforms(self.length, like.dtype, like.device, self.fast)
 
 
-def _plan(sizes: Sizes, cut: Cut) -> _Plan:
-    inputs, taps, steps, *_ = sizes
+def _plan(sizes: Sizes, blocks: int) -> _Plan:
+    inputs, taps, steps, *_, fast = sizes
     before = taps - 1
-    block_steps = -(-steps // cut.blocks)
+    block_steps = -(-steps // blocks)
     of_x, of_y = [], []
     for start in range(0, steps, block_steps):
         stop = min(start + block_steps, steps)
         first = min(max(start - before, 0), inputs)
         last = max(min(stop, inputs), first)
-        origin = start - before
+        origin = start - before if blocks > 1 else start
         entry = max(first - origin, 0)
         of_x.append((slice(first, last), slice(entry, entry + last - first)))
         of_y.append((slice(start, stop), slice(start - origin, stop - origin)))
     of_kernel = [(slice(0, taps), slice(0, taps))]
-    frame = before + block_steps
-    return _Plan(_length(sizes, cut), frame, cut.inner, of_x, of_kernel, of_y)
+    return _Plan(_length(sizes, blocks), fast, of_x, of_kernel, of_y)
 
 
-def _length(sizes: Sizes, cut: Cut) -> int:
+def _length(sizes: Sizes, blocks: int) -> int:
     """Length of a circular convolution whose wrapped end misses the steps that count."""
     before = sizes.taps - 1
-    block_steps = -(-sizes.steps // cut.blocks)
-    one = cut.blocks == 1
+    block_steps = -(-sizes.steps // blocks)
+    one = blocks == 1
     length = max(sizes.inputs + before, block_steps) if one else block_steps + before
-    return -(-length // (2 * cut.inner)) * 2 * cut.inner
+    return fast_length(length)

@@ -22,7 +22,7 @@ from snn_delays.checks import (
     check_word,
     sees_values,
 )
-from snn_delays.convolution import Cut, best_cut, by_dft, direct, sizes_of
+from snn_delays.convolution import best_blocks, by_dft, direct, sizes_of
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.gemm import matmul
 from snn_delays.network_format import MAX_DELAY
@@ -216,7 +216,7 @@ def delayed_linear(
         bias: `[out]`.
         steps: length of the output, at least `T`; `T` when None.
         method: `direct` (a dense convolution), `dft` (fewer operations for long kernels; equal up
-            to rounding), or `auto`, the one that `convolution.best_cut` expects to be faster.
+            to rounding), or `auto`, the one that `convolution.best_blocks` expects to be faster.
     Returns:
         `[steps, N, out]`.
     Raises:
@@ -242,9 +242,9 @@ def delayed_linear(
     if kernel.shape[0] == 1:
         y = F.pad(matmul(x, kernel[0].T), (0, 0, 0, 0, 0, steps - x.shape[0]))
         return y if bias is None else y + bias
-    cut = best_cut(sizes_of(x, kernel, steps))
-    if method == "dft" or (method == "auto" and cut is not None):
-        y = by_dft(x, kernel, steps, cut or Cut(1, 1))
+    blocks = best_blocks(sizes_of(x, kernel, steps))
+    if method == "dft" or (method == "auto" and blocks is not None):
+        y = by_dft(x, kernel, steps, blocks or 1)
     else:
         y = direct(x, kernel, steps)
     return y if bias is None else y + bias

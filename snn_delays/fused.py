@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from snn_delays.compiled import compiled
 from snn_delays.distributed import Share, of_whole_batch
-from snn_delays.threads import over_clips
+from snn_delays.threads import in_ranges
 
 
 class LifConstants(NamedTuple):
@@ -29,11 +29,6 @@ class LifConstants(NamedTuple):
     detach_reset: bool
     peak: float
     steepness: float
-
-
-def supports(x: Tensor) -> bool:
-    """Whether tensors such as `x` can take this path: float32 or float64 on the CPU."""
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
 def norm_lif_dropout(
@@ -85,7 +80,7 @@ def _count(x: Tensor, share: Share | None) -> int:
 
 def _batch_statistics(x: Tensor, share: Share | None) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of every channel."""
-    parts = over_clips(_sum_moments, x.shape[1], *_arrays(x))
+    parts = in_ranges(_sum_moments, x.shape[1], *_arrays(x))
     total = of_whole_batch(torch.from_numpy(np.sum(parts, axis=0)), share) / _count(x, share)
     mean = total[0]
     return mean.to(x.dtype), (total[1] - mean.square()).clamp_(min=0).to(x.dtype)
@@ -118,7 +113,7 @@ class _NormLif(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         spikes = torch.empty_like(x)
         kept = spikes if keep is None else torch.empty_like(x)
-        over_clips(
+        in_ranges(
             _spike,
             x.shape[1],
             *_arrays(x, scale, shift, keep),
@@ -133,7 +128,7 @@ class _NormLif(torch.autograd.Function):
         grad_spikes, grad_kept = gradients if len(gradients) == 2 else (*gradients, None)
         x, scale, shift, mean, inverse, keep = ctx.saved_tensors
         grad = torch.empty_like(x)
-        parts = over_clips(
+        parts = in_ranges(
             _spike_backward,
             x.shape[1],
             *_arrays(x, scale, shift, keep),
@@ -153,7 +148,7 @@ class _NormLif(torch.autograd.Function):
             count = _count(x, ctx.share)
             slope = -scale * inverse * whole_weight / count
             offset = -scale * whole_bias / count - slope * mean
-        over_clips(_norm_backward, x.shape[1], *_arrays(x, scale, slope, offset, grad))
+        in_ranges(_norm_backward, x.shape[1], *_arrays(x, scale, slope, offset, grad))
         return grad, *of_parameters(sums), None, None, None, None, None, None
 
 

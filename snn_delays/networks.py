@@ -27,6 +27,7 @@ from snn_delays.network_format import MAX_FEATURES, MAX_STEPS
 from snn_delays.network_format.arrays import shown
 from snn_delays.nn import DelayLinear, DelayMode, Granularity
 from snn_delays.synchronised import batch_norm
+from snn_delays.threads import runs_compiled
 
 Readout = Literal["softmax_sum", "max", "mean", "last"]
 
@@ -68,7 +69,7 @@ class DelayBlock(nn.Module):
         current = self.synapses(x, steps)
         keep = self._keep(current, share)
         lif = neurons.fused_constants(self.neuron)
-        if lif is not None and fused.supports(current) and not torch.compiler.is_compiling():
+        if lif is not None and runs_compiled(current):
             return fused.norm_lif_dropout(current, self.norm, lif, keep, share)
         spikes = self.neuron(self._normalised(current, share))
         return spikes, spikes if keep is None else spikes * keep

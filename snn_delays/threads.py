@@ -1,6 +1,6 @@
-"""Compiled loops over the clips of a batch, spread over as many threads as torch uses.
+"""Compiled loops, spread over as many threads as torch uses.
 
-The loops release the interpreter lock; each thread has a range of clips of its own.
+The loops release the interpreter lock; each thread has a range of its own, of clips or of columns.
 """
 
 from __future__ import annotations
@@ -15,20 +15,29 @@ from typing import Any
 import torch
 
 
-def over_clips(kernel: Callable[..., Any], clips: int, *args: Any) -> list[Any]:
-    """Run `kernel(*args, first, last)` on equal ranges of the clips `0 .. clips - 1`.
+def runs_compiled(x: torch.Tensor) -> bool:
+    """Whether compiled loops take tensors such as `x`: float32 or float64 on the CPU.
+
+    While torch traces a graph for its own compiler they take none.
+    """
+    known = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return known and not torch.compiler.is_compiling()
+
+
+def in_ranges(kernel: Callable[..., Any], count: int, *args: Any) -> list[Any]:
+    """Run `kernel(*args, first, last)` on equal ranges of `0 .. count - 1`.
 
     Args:
-        kernel: a compiled loop over the clips from `first` up to, not including, `last`.
-        clips: how many there are; with none, the kernel still runs once, on no clips.
+        kernel: a compiled loop from `first` up to, not including, `last`.
+        count: of clips, or of what the loop is over; with 0 the kernel still runs once, on none.
 
     Returns:
-        What each call returned, in the order of the clips.
+        What each call returned, in order.
     """
-    threads = max(1, min(torch.get_num_threads(), clips))
+    threads = max(1, min(torch.get_num_threads(), count))
     if threads == 1:
-        return [kernel(*args, 0, clips)]
-    edges = [clips * i // threads for i in range(threads + 1)]
+        return [kernel(*args, 0, count)]
+    edges = [count * i // threads for i in range(threads + 1)]
     futures = [_pool(threads).submit(kernel, *args, *ends) for ends in pairwise(edges)]
     return [future.result() for future in futures]
 

@@ -1,5 +1,7 @@
 """The forms of the convolution against a slow oracle, and the cost model that chooses."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +14,11 @@ from snn_delays.functional import delayed_linear
 def rand(*shape, seed=0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=dtype)
+
+
+def form(fast):
+    """Takes the compiled transforms, or the matrices that other devices take."""
+    return patch.object(sc, "runs_compiled", lambda _: fast)
 
 
 def oracle(x, kernel, steps):
@@ -31,12 +38,13 @@ def oracle(x, kernel, steps):
     taps=st.integers(1, 15),
     batch=st.integers(1, 3),
     blocks=st.integers(1, 6),
-    inner=st.sampled_from([1, 2, 4, 16]),
+    fast=st.booleans(),
 )
-def test_every_cut_gives_the_oracle(inputs, tail, taps, batch, blocks, inner):
+def test_every_cut_gives_the_oracle(inputs, tail, taps, batch, blocks, fast):
     x, kernel, steps = rand(inputs, batch, 3), rand(taps, 2, 3, seed=1), inputs + tail
     expected = oracle(x, kernel, steps)
-    y = sc.by_dft(x, kernel, steps, sc.Cut(blocks, inner))
+    with form(fast):
+        y = sc.by_dft(x, kernel, steps, blocks)
     torch.testing.assert_close(y, expected, atol=1e-11, rtol=1e-9)
     y = sc.direct(x, kernel, steps)
     torch.testing.assert_close(y, expected, atol=1e-11, rtol=1e-9)
@@ -44,37 +52,38 @@ def test_every_cut_gives_the_oracle(inputs, tail, taps, batch, blocks, inner):
 
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 @pytest.mark.parametrize("tail", [0, 3])
-@pytest.mark.parametrize("inner", [1, 4])
-def test_gradcheck(blocks, tail, inner):
+@pytest.mark.parametrize("fast", [True, False])
+def test_gradcheck(blocks, tail, fast):
     x, kernel = rand(7, 2, 2).requires_grad_(), rand(4, 3, 2, seed=1).requires_grad_()
     steps = 7 + tail
-    cut = sc.Cut(blocks, inner)
-    assert torch.autograd.gradcheck(lambda *a: sc.by_dft(*a, steps, cut), (x, kernel))
+    with form(fast):
+        assert torch.autograd.gradcheck(lambda *a: sc.by_dft(*a, steps, blocks), (x, kernel))
 
 
-@pytest.mark.parametrize("cut", [sc.Cut(1, 1), sc.Cut(2, 1), sc.Cut(1, 4), sc.Cut(2, 16)])
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("blocks", [1, 2])
 @pytest.mark.parametrize(("steps", "taps"), [(124, 25), (300, 300)])
-def test_float32_errors_are_those_of_float32(steps, taps, cut):
+def test_float32_errors_are_those_of_float32(steps, taps, blocks, fast):
     x = (torch.rand(steps, 4, 64, generator=torch.Generator().manual_seed(0)) < 0.2).float()
     kernel = rand(taps, 32, 64, seed=1, dtype=torch.float32) / taps**0.5
     exact = sc.direct(x.double(), kernel.double(), steps)
-    y = sc.by_dft(x, kernel, steps, cut).double()
+    with form(fast):
+        y = sc.by_dft(x, kernel, steps, blocks).double()
     assert (y - exact).abs().max() / exact.abs().max() < 2e-6
 
 
 def test_the_input_needs_no_gradient_and_gets_none():
     x, kernel = rand(6, 1, 2), rand(3, 2, 2).requires_grad_()
-    sc.by_dft(x, kernel, 6, sc.Cut(1, 1)).sum().backward()
+    sc.by_dft(x, kernel, 6, 1).sum().backward()
     assert x.grad is None
     assert kernel.grad is not None
 
 
 def test_the_cost_model_chooses_the_direct_form_for_small_problems_and_cuts_for_long_ones():
     shd = sc.Sizes(124, 25, 124, 256, 256, 256)
-    assert sc.best_cut(shd._replace(inputs=10, steps=10, taps=2, batch=2)) is None
-    assert sc.best_cut(shd._replace(inputs=2000, steps=2000)).blocks > 8
-    assert sc.best_cut(shd._replace(inputs=512, steps=512, taps=513)).inner > 4
-    assert sc.dft_cost(shd, sc.best_cut(shd)) < sc.direct_cost(shd) / 4
+    assert sc.best_blocks(sc.Sizes(12, 4, 12, 8, 20, 20)) is None
+    assert sc.best_blocks(shd._replace(inputs=2000, steps=2000)) > 1
+    assert sc.dft_cost(shd, sc.best_blocks(shd)) < sc.direct_cost(shd) / 4
 
 
 def test_the_output_may_be_longer_than_the_input_but_not_shorter():

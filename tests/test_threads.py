@@ -9,7 +9,7 @@ from multiprocessing import get_context
 import pytest
 import torch
 
-from snn_delays.threads import over_clips
+from snn_delays.threads import in_ranges, runs_compiled
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def covered(names, first, last):
 @pytest.mark.parametrize("clips", [0, 1, 2, 7, 16])
 def test_every_clip_is_visited_once(threads, count, clips):
     threads(count)
-    parts = over_clips(covered, clips, list(range(clips)))
+    parts = in_ranges(covered, clips, list(range(clips)))
     assert [clip for part in parts for clip in part] == list(range(clips))
     assert len(parts) == max(1, min(count, clips))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
@@ -37,17 +37,24 @@ def test_every_clip_is_visited_once(threads, count, clips):
 def test_a_failing_loop_is_heard(threads):
     threads(2)
     with pytest.raises(ZeroDivisionError):
-        over_clips(lambda first, last: 1 // first, 4)
+        in_ranges(lambda first, last: 1 // first, 4)
 
 
 def visited(clips):
     torch.set_num_threads(2)
-    return sum(map(len, over_clips(covered, clips, range(clips))))
+    return sum(map(len, in_ranges(covered, clips, range(clips))))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
 def test_a_forked_process_has_threads_of_its_own(threads):
     threads(2)
-    over_clips(covered, 4, range(4))
+    in_ranges(covered, 4, range(4))
     with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
         assert pool.submit(visited, 5).result(timeout=60) == 5
+
+
+def test_compiled_loops_take_floats_on_the_cpu():
+    assert runs_compiled(torch.zeros(1))
+    assert runs_compiled(torch.zeros(1).double())
+    assert not runs_compiled(torch.zeros(1).bfloat16())
+    assert not runs_compiled(torch.zeros(1, device="meta"))

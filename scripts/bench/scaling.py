@@ -11,7 +11,7 @@ import torch
 from common import arguments, interleaved, report
 
 from snn_delays.allocator import keep_freed_memory
-from snn_delays.convolution import Cut, best_cut, by_dft, dft_cost, direct, direct_cost, sizes_of
+from snn_delays.convolution import best_blocks, by_dft, dft_cost, direct, direct_cost, sizes_of
 
 CENTRE = {"width": 256, "steps": 124, "batch": 64}
 SWEEPS = {
@@ -43,19 +43,19 @@ def measure(sizes: dict[str, int], options: object) -> dict[str, object]:
     x = torch.randn(sizes["steps"], sizes["batch"], sizes["width"], requires_grad=True)
     kernel = torch.randn(options.taps, sizes["width"], sizes["width"], requires_grad=True)
     problem = sizes_of(x, kernel, len(x))
-    best = best_cut(problem)
-    cut = best or Cut(1, 1)
+    best = best_blocks(problem)
+    blocks = best or 1
 
     def both_ways(form: Callable[..., torch.Tensor], *more: object) -> Callable[[], None]:
         probe = torch.randn(sizes["steps"], sizes["batch"], sizes["width"])
         return lambda: form(x, kernel, len(x), *more).backward(probe)
 
-    tasks = [both_ways(by_dft, cut)]
+    tasks = [both_ways(by_dft, blocks)]
     if direct_cost(problem) * RATE < options.longest:
         tasks.append(both_ways(direct))
     dft_s, *direct_s = interleaved(options, *tasks)
-    chosen = f"{cut.blocks} blocks, {cut.inner} inner" if best else "direct"
-    predicted = direct_cost(problem) / dft_cost(problem, cut)
+    chosen = f"{blocks} blocks" if best else "direct"
+    predicted = direct_cost(problem) / dft_cost(problem, blocks)
     row = {**sizes, "chosen": chosen, "dft_s": dft_s, "direct_s": None, "predicted": predicted}
     return row | ({"direct_s": direct_s[0], "ratio": direct_s[0] / dft_s} if direct_s else {})
 
