@@ -73,7 +73,9 @@ def test_lower_is_the_transpose_of_lift(half, columns, seed, data):
     flat = parts.ravel()
     fft.lower(flat, columns, *ends, tables, mix, shared, back.ravel(), columns, 0, columns)
     back[:shared] -= 1  # what had been there
-    assert np.sum(back * signal) == pytest.approx(np.sum(parts * lifted(signal, length, begin, mix)))
+    assert np.sum(back * signal) == pytest.approx(
+        np.sum(parts * lifted(signal, length, begin, mix))
+    )
 
 
 def test_a_block_of_columns_does_not_depend_on_the_others():

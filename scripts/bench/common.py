@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -59,6 +60,7 @@ def facts() -> dict[str, Any]:
         cpu = models[0].split(":")[1].strip() if models else cpu
     return {
         "threads": torch.get_num_threads(),
+        "spins": os.environ.get("GOMP_SPINCOUNT", "the library's"),  # `train` sets 5000
         "cpu": f"{cpu}, {torch.backends.cpu.get_cpu_capability()}",
         "commit": git_commit(),
         "python": platform.python_version(),

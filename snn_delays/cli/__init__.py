@@ -19,6 +19,7 @@ from snn_delays.cli.console import error_console
 from snn_delays.errors import Interrupted, SnnDelaysError
 from snn_delays.faults import disk_sentence, is_bad_name, is_out_of_memory
 from snn_delays.signals import Signals
+from snn_delays.spinning import limit_spinning
 
 
 class _Group(TyperGroup):
@@ -73,6 +74,7 @@ def _main(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 0, 1 (a fault), 2 (bad input) or 128 + a signal's number."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    limit_spinning()
     try:
         with Signals():
             app(args=arguments)
