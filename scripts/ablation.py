@@ -46,7 +46,6 @@ VARIATIONS = {
     "width-512": "hidden=512,512",
     "weight-decay-1e-4": "weight_decay=1e-4",
     "batch-64": "batch_size=64",
-    "batch-32": "batch_size=32",
 }
 
 
