@@ -68,9 +68,11 @@ def test_a_network_on_the_shelf_answers_its_clips_as_stored(saved_study, tmp_pat
         packed = (folder / "network.json.gz").read_bytes()
         assert gzip.decompress(packed) == (original / "network.json").read_bytes()
         network = Network.load(folder / "network.json.gz")
-        with np.load(folder / "clips.npz") as clips, np.load(folder / "answers.npz") as answers:
-            assert clips["x"].shape == (5, network.input.steps, network.input.channels)
-            assert answers["answer"].shape == (5,)
+        clips, answers = np.load(folder / "clips.npz"), np.load(folder / "answers.npz")
+        assert clips["x"].shape == (5, network.input.steps, network.input.channels)
+        assert answers["classes"].shape == (5,)
+        again = predict(network, [clips["x"]], spikes=False)
+        np.testing.assert_array_equal(answers["scores"], again["scores"])
         summary = json.loads((original / "summary.json").read_text())
         card = (folder / "card.md").read_text()
         assert f"{100 * summary['test_accuracy']:.1f} %" in card
