@@ -31,7 +31,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     fixed = {"steps": STEPS, "tail_steps": 0, "hidden": tuple(options.hidden)}
-    shd = load_recipe("shd").model_copy(update=fixed)
+    shd = load_recipe("shd-paper").model_copy(update=fixed)
     batch = options.batch or shd.batch_size
     rows = sweep(shd, batch, False, options)
     results = {

@@ -21,7 +21,7 @@ STEPS = 5  # until the allocator has settled
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--recipe", default="shd")
+    parser.add_argument("--recipe", default="shd-paper")
     parser.add_argument("--batch", type=int, help="clips in a batch; the recipe's when left out")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--only", choices=["ours", "peer"], help="measure in this process")
