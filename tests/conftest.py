@@ -1,6 +1,7 @@
 """Shared fixtures: a private cache folder, and determinism."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -15,6 +16,12 @@ settings.load_profile("same")  # `--hypothesis-profile explore` draws new exampl
 def _cache_of_its_own(tmp_path_factory):
     """Tests neither read nor fill the user's cache."""
     os.environ["SNN_DELAYS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c_is_heard():
+    """In a shell's background SIGINT is ignored, here and in processes that tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
