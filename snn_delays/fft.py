@@ -85,7 +85,7 @@ def lift(  # type: ignore[no-untyped-def]
         parts: flat; row `part * L / 2 + g` begins at that times `parts_stride`.
     """
     half = len(tables.start)
-    width = _width(half)
+    width = _width(half, last - first)
     re = np.zeros(half * width, signal.dtype)
     im = np.zeros(half * width, signal.dtype)
     for left in range(first, last, width):
@@ -130,7 +130,7 @@ def lower(  # type: ignore[no-untyped-def]
 ):
     """The transpose of `lift`; the first `shared` rows of `signal` are added to, others set."""
     half = len(tables.start)
-    width = _width(half)
+    width = _width(half, last - first)
     re = np.zeros(half * width, parts.dtype)
     im = np.zeros(half * width, parts.dtype)
     for left in range(first, last, width):
@@ -168,9 +168,12 @@ def lower(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _width(half):  # type: ignore[no-untyped-def]
-    """Columns of one block, a multiple of 16."""
-    return max(16, _BLOCK // (2 * half) // 16 * 16)
+def _width(half, columns):  # type: ignore[no-untyped-def]
+    """Columns of one block, a multiple of 16: as few blocks as fit, of nearly equal width."""
+    most = max(1, _BLOCK // (2 * half) // 16)  # in sixteens, like the next line
+    needed = max(1, -(-columns // 16))
+    blocks = -(-needed // most)
+    return 16 * -(-needed // blocks)
 
 
 @compiled
