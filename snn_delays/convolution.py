@@ -89,8 +89,13 @@ def direct(x: Tensor, kernel: Tensor, steps: int) -> Tensor:
 
 
 def by_dft(x: Tensor, kernel: Tensor, steps: int, blocks: int) -> Tensor:
-    """The Fourier form: three products per synapse, frequency and block of time."""
-    return _DftConvolution.apply(x, kernel, steps, blocks)
+    """The Fourier form: three products per synapse, frequency and block of time.
+
+    Spectra are float32 at least, whatever autocast and the dtypes say: they cancel.
+    """
+    dtype = torch.promote_types(x.dtype, kernel.dtype)
+    exact = torch.promote_types(dtype, torch.float32)
+    return _DftConvolution.apply(x.to(exact), kernel.to(exact), steps, blocks).to(dtype)
 
 
 class _DftConvolution(torch.autograd.Function):
@@ -105,22 +110,19 @@ class _DftConvolution(torch.autograd.Function):
     """
 
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.float32)
     def forward(ctx: Any, x: Tensor, kernel: Tensor, steps: int, blocks: int) -> Tensor:
         ctx.plan = plan = _plan(sizes_of(x, kernel, steps), blocks)
         to_frequency, of_output = plan.transforms(x)
         with fast_matmul(x):
             x_hat = _lift(to_frequency, x, plan.of_x, plan.length)
             kernel_hat = _lift(to_frequency, kernel, plan.of_kernel, plan.length)
-            ctx.save_for_backward(x_hat, kernel_hat)
+            of_x, of_kernel, *_ = ctx.needs_input_grad
+            ctx.save_for_backward(x_hat if of_kernel else None, kernel_hat if of_x else None)
             return _lower(of_output, x_hat @ kernel_hat.mT, plan.of_y)
 
     @staticmethod
     @once_differentiable
-    @torch.amp.custom_bwd(device_type="cuda")
-    def backward(  # type: ignore[override]  # torch's decorators hide it
-        ctx: Any, *gradients: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = gradients
         x_hat, kernel_hat = ctx.saved_tensors
         plan = ctx.plan
@@ -164,7 +166,7 @@ def _lower(transform: Transform, products: Tensor, windows: list[_Window]) -> Te
 class _Plan(NamedTuple):
     """Which steps each block reads and writes."""
 
-    length: int  # of the circular convolution in a block
+    length: int  # of the (negacyclic) convolution in a block
     fast: bool  # transforms
     of_x: list[_Window]
     of_kernel: list[_Window]
@@ -193,7 +195,7 @@ def _plan(sizes: Sizes, blocks: int) -> _Plan:
 
 
 def _length(sizes: Sizes, blocks: int) -> int:
-    """Length of a circular convolution whose wrapped end misses the steps that count."""
+    """Length of a negacyclic convolution whose wrapped end misses the steps that count."""
     before = sizes.taps - 1
     block_steps = -(-sizes.steps // blocks)
     one = blocks == 1

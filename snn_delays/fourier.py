@@ -35,7 +35,7 @@ def transforms(
     and none is wasted on a real one.
 
     Args:
-        length: of the circular convolution, one of those that `fft.fast_length` gives.
+        length: of the negacyclic convolution, one of those that `fft.fast_length` gives.
         fast: compiled, for tensors on the CPU; else as one matrix.
     """
     there = torch.tensor(_THERE, dtype=torch.float64)

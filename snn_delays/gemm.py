@@ -1,14 +1,15 @@
 """The fastest float32 matrix product on this machine that is still float32.
 
-On CPUs, torch's default picks a library that can be several times slower than oneDNN, the one
-behind precision "medium". "medium" may also mean bfloat16, so its accuracy is probed first.
+On CPUs, torch's default picks a library that can be several times slower than oneDNN, which torch
+takes once float32 may be shortened to bfloat16. Not every CPU then shortens it: that is probed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import torch
@@ -20,30 +21,33 @@ _LARGEST_RELATIVE_ERROR = 3e-6  # float32 reaches about 5e-7 here, bfloat16 abou
 
 @contextmanager
 def fast_matmul(like: Tensor) -> Iterator[None]:
-    """Run matrix products of float32 CPU tensors such as `like` by oneDNN, where that is exact.
+    """Run matrix products of tensors such as `like` in their own precision, and fast.
 
-    Elsewhere (other dtypes, other devices, a CPU on which "medium" loses accuracy) nothing changes.
-    The previous precision is restored on leaving.
+    Autocast is off inside. Products of float32 on a CPU are oneDNN's where that is exact; the
+    setting of torch that chooses it is for the whole process, and restored on leaving.
     """
-    if like.dtype != torch.float32 or like.device.type != "cpu" or not _medium_is_float32():
-        yield
-        return
-    previous = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(previous)
+    unmixed: AbstractContextManager[Any] = nullcontext()
+    if torch.is_autocast_enabled(like.device.type):
+        unmixed = torch.autocast(like.device.type, enabled=False)
+    may_shorten = like.dtype == torch.float32 and like.device.type == "cpu"
+    with unmixed:
+        if not may_shorten or torch.compiler.is_compiling() or not _shortened_is_float32():
+            yield
+            return
+        _shortening.enter()
+        try:
+            yield
+        finally:
+            _shortening.leave()
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """`a @ b` for `[T, N, in]` and `[in, out]`, fast in both directions."""
-    return _Matmul.apply(a, b)
+    """`a @ b` for `[T, N, in]` and `[in, out]`, fast in both directions; autocast is obeyed."""
+    return a @ b if torch.is_autocast_enabled(a.device.type) else _Matmul.apply(a, b)
 
 
 class _Matmul(torch.autograd.Function):
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cuda")
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
         with fast_matmul(a):
@@ -51,10 +55,7 @@ class _Matmul(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @torch.amp.custom_bwd(device_type="cuda")
-    def backward(  # type: ignore[override]  # torch's decorators hide it
-        ctx: Any, *gradients: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = gradients
         a, b = ctx.saved_tensors
         with fast_matmul(grad):
@@ -63,18 +64,48 @@ class _Matmul(torch.autograd.Function):
         return grad_a, grad_b
 
 
+class _Shortening:
+    """Torch's leave to shorten float32 in oneDNN's products.
+
+    One setting serves all threads: the first that needs it sets it, the last one restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._users = 0
+        self._before = "none"
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                mkldnn: Any = torch.backends.mkldnn
+                before = mkldnn.matmul.fp32_precision
+                self._before = "none" if before == mkldnn.fp32_precision else before  # inherits
+                mkldnn.matmul.fp32_precision = "bf16"
+            self._users += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                mkldnn: Any = torch.backends.mkldnn
+                mkldnn.matmul.fp32_precision = self._before
+
+
+_shortening = _Shortening()
+
+
 @cache
-def _medium_is_float32() -> bool:
-    """Compare one product in precision "medium" with float64, once per process."""
+def _shortened_is_float32() -> bool:
+    """Compare one product that may be shortened with float64, once per process."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(256, 256, generator=generator)
     b = torch.randn(256, 256, generator=generator)
     exact = a.double() @ b.double()
-    previous = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+    _shortening.enter()
     try:
         products = [a @ b, torch.bmm(a[None], b[None])[0]]
     finally:
-        torch.set_float32_matmul_precision(previous)
+        _shortening.leave()
     error = max(float((p.double() - exact).abs().max()) for p in products)
     return error <= _LARGEST_RELATIVE_ERROR * float(exact.abs().max())

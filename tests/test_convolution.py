@@ -72,6 +72,34 @@ def test_float32_errors_are_those_of_float32(steps, taps, blocks, fast):
     assert (y - exact).abs().max() / exact.abs().max() < 2e-6
 
 
+def test_short_floats_are_rounded_only_at_the_end():
+    x, kernel = (rand(*s, dtype=torch.float32).bfloat16() for s in ((60, 4, 16), (20, 8, 16)))
+    exact = sc.by_dft(x.float(), kernel.float(), 60, 1)
+    assert torch.equal(sc.by_dft(x, kernel, 60, 1), exact.bfloat16())
+
+
+def test_autocast_does_not_reach_the_spectra():
+    x, kernel = (rand(*s, dtype=torch.float32).requires_grad_() for s in ((60, 4, 16), (20, 8, 16)))
+    exact = sc.by_dft(x, kernel, 60, 1)
+    with torch.autocast("cpu"):
+        y = sc.by_dft(x, kernel, 60, 1)
+        gradients = torch.autograd.grad(y.sum(), (x, kernel))
+    assert torch.equal(y, exact)
+    expected = torch.autograd.grad(exact.sum(), (x, kernel))
+    assert all(map(torch.equal, gradients, expected))
+
+
+def test_only_what_a_gradient_needs_is_kept():
+    x, kernel = rand(60, 4, 16), rand(20, 8, 16).requires_grad_()
+    saved: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        sc.by_dft(x, kernel, 60, 1)
+        (of_x,) = saved
+        sc.by_dft(x.requires_grad_(), kernel.detach(), 60, 1)
+    assert of_x.shape[1] == 4
+    assert saved[1].shape[1] == 8
+
+
 def test_the_input_needs_no_gradient_and_gets_none():
     x, kernel = rand(6, 1, 2), rand(3, 2, 2).requires_grad_()
     sc.by_dft(x, kernel, 6, 1).sum().backward()

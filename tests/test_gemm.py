@@ -1,9 +1,21 @@
 """Fast matrix products are exact to float32, and leave torch's precision as they found it."""
 
+from threading import Barrier, Thread
+
 import pytest
 import torch
 
 from snn_delays.gemm import fast_matmul, matmul
+
+SETTINGS = torch.backends.mkldnn.matmul
+
+
+@pytest.fixture
+def precision():
+    """Lets a test change torch's precision."""
+    yield
+    torch.backends.fp32_precision = torch.backends.mkldnn.fp32_precision = "none"
+    SETTINGS.fp32_precision = "none"
 
 
 def test_precision_is_restored_even_after_an_error():
@@ -11,6 +23,44 @@ def test_precision_is_restored_even_after_an_error():
     with pytest.raises(KeyError), fast_matmul(torch.zeros(1)):
         raise KeyError
     assert torch.get_float32_matmul_precision() == before
+    assert SETTINGS.fp32_precision == "none"
+
+
+@pytest.mark.parametrize("user", ["ieee", "bf16", "tf32"])
+def test_the_precision_a_user_set_stays(precision, user):
+    SETTINGS.fp32_precision = user
+    matmul(torch.ones(2, 3, 4), torch.ones(4, 5))
+    assert SETTINGS.fp32_precision == user
+
+
+def test_an_inherited_precision_is_still_inherited_afterwards(precision):
+    torch.backends.fp32_precision = "tf32"
+    matmul(torch.ones(2, 3, 4), torch.ones(4, 5))
+    assert SETTINGS.fp32_precision == "tf32"
+    torch.backends.fp32_precision = "ieee"
+    assert SETTINGS.fp32_precision == "ieee"
+
+
+def test_threads_share_the_setting_and_the_last_restores_it():
+    entered, left = Barrier(2), Barrier(2)
+    seen = []
+
+    def first():
+        with fast_matmul(torch.zeros(1)):
+            entered.wait()
+            left.wait()
+        seen.append(SETTINGS.fp32_precision)
+
+    thread = Thread(target=first)
+    thread.start()
+    entered.wait()
+    inside = SETTINGS.fp32_precision
+    with fast_matmul(torch.zeros(1)):
+        pass
+    assert inside == SETTINGS.fp32_precision  # the other thread is not done
+    left.wait()
+    thread.join()
+    assert seen == ["none"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -19,6 +69,14 @@ def test_products_keep_the_accuracy_of_their_dtype(dtype):
     exact = a.double() @ b.double()
     error = (matmul(a, b).double() - exact).abs().max() / exact.abs().max()
     assert error < {torch.float32: 3e-6, torch.float64: 1e-14}[dtype]
+
+
+def test_autocast_shortens_products_where_it_is_asked_to_and_not_inside():
+    a, b = torch.randn(3, 50, 200), torch.randn(200, 40)
+    with torch.autocast("cpu"):
+        assert matmul(a, b).dtype == torch.bfloat16
+        with fast_matmul(a):
+            assert (a @ b).dtype == torch.float32
 
 
 def test_gradients():
