@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from snn_delays.compiled import compiled
 from snn_delays.distributed import Share, of_whole_batch
-from snn_delays.threads import in_ranges
+from snn_delays.threads import in_ranges, runs_compiled
 
 
 class LifConstants(NamedTuple):
@@ -29,6 +29,26 @@ class LifConstants(NamedTuple):
     detach_reset: bool
     peak: float
     steepness: float
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calls of a module are watched, which a pass that does without the call would hide."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for kind in kinds)
+
+
+def knows(norm: nn.Module, x: Tensor, share: Share | None = None) -> bool:
+    """Whether `norm_lif_dropout` can stand in for a norm of the currents `x` `[T, N, C]`.
+
+    False for any other than `nn.BatchNorm1d` with its learnable scale and running mean, for other
+    dtypes, and in training where a channel has one value, which torch refuses.
+    """
+    if not (runs_compiled(x) and type(norm) is nn.BatchNorm1d) or has_hooks(norm):
+        return False
+    if norm.running_var is None or not norm.affine:
+        return False
+    same = norm.weight.dtype == x.dtype == norm.running_var.dtype
+    return same and (not norm.training or _count(x, share) > 1)
 
 
 def norm_lif_dropout(
@@ -69,8 +89,10 @@ def norm_lif_dropout(
 def move_running_statistics(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
     """Move a batch norm's running statistics towards those of a batch, as torch does."""
     norm.num_batches_tracked += 1
-    norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(variance * (count / max(count - 1, 1)), norm.momentum)
+    # Without a momentum they are the means over all batches so far.
+    rate = 1 / int(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, rate)
+    norm.running_var.lerp_(variance * (count / max(count - 1, 1)), rate)
 
 
 def _count(x: Tensor, share: Share | None) -> int:

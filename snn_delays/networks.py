@@ -27,7 +27,6 @@ from snn_delays.network_format import MAX_FEATURES, MAX_STEPS
 from snn_delays.network_format.arrays import shown
 from snn_delays.nn import DelayLinear, DelayMode, Granularity
 from snn_delays.synchronised import batch_norm
-from snn_delays.threads import runs_compiled
 
 Readout = Literal["softmax_sum", "max", "mean", "last"]
 
@@ -65,12 +64,16 @@ class DelayBlock(nn.Module):
     def forward(
         self, x: Tensor, steps: int | None = None, share: Share | None = None
     ) -> tuple[Tensor, Tensor]:
-        """``[T, N, C_in]`` to spikes and what dropout leaves of them, ``[steps, N, C_out]``."""
+        """``[T, N, C_in]`` to spikes and what dropout leaves of them, ``[steps, N, C_out]``.
+
+        Neurons start from rest.
+        """
         current = self.synapses(x, steps)
         keep = self._keep(current, share)
         lif = neurons.fused_constants(self.neuron)
-        if lif is not None and runs_compiled(current):
+        if lif is not None and fused.knows(self.norm, current, share):
             return fused.norm_lif_dropout(current, self.norm, lif, keep, share)
+        neurons.reset(self.neuron)
         spikes = self.neuron(self._normalised(current, share))
         return spikes, spikes if keep is None else spikes * keep
 
@@ -219,7 +222,6 @@ class DelaySNN(nn.Module):
         if 0 in x.shape:
             raise ShapeError("`x`", expected, list(x.shape))
         check_finite("x", x)
-        neurons.reset(self)
         steps = x.shape[0] + self.tail_steps
         signal, spikes = x, []
         for block in self.hidden_blocks():

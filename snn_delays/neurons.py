@@ -6,6 +6,7 @@ The only module that imports SpikingJelly. Time constants are in steps; layout `
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, TypedDict
 
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from snn_delays.checks import check_word, is_number
 from snn_delays.errors import SnnDelaysError
-from snn_delays.fused import LifConstants
+from snn_delays.fused import LifConstants, has_hooks
+from snn_delays.gemm import matmul
 from snn_delays.network_format.arrays import shown
 
 _SURROGATES = {
@@ -115,10 +117,14 @@ def lif_settings(node: Any) -> LIFSettings:
 def fused_constants(node: Any) -> LifConstants | None:
     """What `fused.norm_lif_dropout` needs to stand in for a neuron made by `lif`.
 
-    None where it cannot: a learnable `tau`, another surrogate than `atan`.
+    None where it cannot: a learnable `tau`, another surrogate than `atan`, hooks, a record of the
+    potentials, or anything else that was changed on the neuron since.
     """
     shape = node.surrogate_function
     if type(node) is not sj_neuron.LIFNode or type(shape) is not sj_surrogate.ATan:
+        return None
+    changed = node.store_v_seq or node.step_mode != "m" or not shape.spiking
+    if changed or has_hooks(node) or has_hooks(shape):
         return None
     return LifConstants(
         tau=node.tau,
@@ -154,13 +160,21 @@ class LeakyIntegrator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C] -> [T, N, C]``, the membrane potential of every step."""
-        steps = torch.arange(x.shape[0], dtype=torch.float64, device=x.device)
-        age = steps[:, None] - steps[None, :]
-        response = (1.0 - 1.0 / self.tau) ** age.clamp(min=0.0) * (age >= 0)
-        response = response.where(response > 1e-30, 0.0)  # keeps float32 free of denormals
-        if self.decay_input:
-            response = response / self.tau
-        return torch.tensordot(response.to(x.dtype), x, 1)
+        scale = 1.0 / self.tau if self.decay_input else 1.0
+        response = _response(x.shape[0], self.tau, scale, x.dtype, x.device)
+        return matmul(response[None], x.flatten(1)).view(x.shape)
 
     def extra_repr(self) -> str:
         return f"tau={self.tau}, decay_input={self.decay_input}"
+
+
+@lru_cache(maxsize=8)
+def _response(
+    steps: int, tau: float, scale: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """`[T, T]`, what the potential at each step (row) keeps of the input at each step (column)."""
+    with torch.inference_mode(False):  # it may serve training afterwards
+        step = torch.arange(steps, dtype=torch.float64, device=device)
+        age = step[:, None] - step[None, :]
+        response = scale * (1.0 - 1.0 / tau) ** age.clamp(min=0.0) * (age >= 0)
+        return response.where(response > 1e-30, 0.0).to(dtype)  # no denormals in float32

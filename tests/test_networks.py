@@ -80,6 +80,38 @@ def test_dropout_silences_a_neuron_for_the_whole_clip():
     assert torch.equal(spikes, kept)
 
 
+@pytest.mark.parametrize("learn_tau", [False, True])
+def test_a_block_alone_starts_from_rest_each_time(learn_tau):
+    block, x = network(learn_tau=learn_tau).blocks[0].eval(), clips()
+    first, _ = block(x)
+    second, _ = block(x)
+    assert first.any()
+    assert torch.equal(first, second)
+
+
+def test_a_norm_and_neurons_that_are_watched_are_called():
+    calls = []
+    block, x = network().double().blocks[0].eval(), clips().double()
+    expected, _ = block(x)
+    for module in (block.norm, block.neuron):
+        module.register_forward_hook(lambda module, *_: calls.append(type(module).__name__))
+    actual, _ = block(x)
+    assert calls == ["BatchNorm1d", "LIFNode"]
+    assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("max_delay", [0, 5, 30])
+def test_networks_train_under_autocast(max_delay):
+    net = network(max_delay=max_delay).train()
+    with torch.autocast("cpu"):
+        scores = net(clips(steps=40, batch=32))
+        torch.nn.functional.cross_entropy(scores, torch.arange(32) % 4).backward()  # inside too
+    assert scores.shape == (32, 4)
+    gradients = [p.grad for p in net.parameters() if p.requires_grad]
+    assert all(g.isfinite().all() for g in gradients)
+    assert net.readout.weight.grad.any()
+
+
 def test_scores_follow_their_definitions():
     v = torch.randn(6, 2, 3)
     mask = torch.tensor([[1, 1], [1, 1], [0, 1], [1, 1], [0, 0], [0, 0]]).bool()
