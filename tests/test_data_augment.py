@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from snn_delays.config import Augment, make_recipe, parse_overrides
 from snn_delays.data import augment
 from snn_delays.data.augment import augmented_batch
-from snn_delays.data.binning import Events
+from snn_delays.data.binning import GONE_US, Events
 from snn_delays.data.dataset import SpikeDataset
 from snn_delays.data.frames import FrameDataset
 from snn_delays.data.gsc import Frames
@@ -33,10 +33,9 @@ def generator(seed=0):
 
 
 def listed(events):
-    """(row, time, unit) of every event, sorted."""
-    return sorted(
-        zip(events.rows.tolist(), events.times_us.tolist(), events.units.tolist(), strict=True)
-    )
+    """(row, time, unit) of every event that is left, sorted."""
+    columns = events.rows.tolist(), events.times_us.tolist(), events.units.tolist()
+    return sorted(event for event in zip(*columns, strict=True) if event[1] != GONE_US)
 
 
 def shifts_of(before, after, column):
@@ -98,7 +97,7 @@ def test_strengths_are_as_named():
     assert 1 / 1.5 - 1e-6 <= factor.min() < 0.68
     assert 1.49 < factor.max() <= 1.5
     assert abs(factor.log().mean()) < 0.01
-    assert abs(len(augment.drop_events(events, 0.3, generator()).rows) / n - 0.7) < 0.017
+    assert abs(len(listed(augment.drop_events(events, 0.3, generator()))) / n - 0.7) < 0.017
     noisy = augment.add_noise(events, n, 2.5, 1000, 40, generator())
     added = listed(Events(*(column[n:] for column in noisy)))
     assert abs(len(added) / n - 2.5) < 5 * (2.5 / n) ** 0.5
@@ -113,12 +112,25 @@ def test_what_leaves_is_gone_and_never_wraps():
         augment.shift_channels(edge, 1000, 5, CHANNELS, generator()),
         augment.jitter_channels(edge, 5.0, CHANNELS, generator()),
     ):
-        assert 0 < len(moved.units) < 1000
-        assert moved.units.min() >= 0
-        assert moved.units.max() < CHANNELS
+        left = [unit for *_, unit in listed(moved)]
+        assert 0 < len(left) < 1000
+        assert min(left) >= 0
+        assert max(left) < CHANNELS
     assert augment.shift_time(edge, 1000, 5, generator()).times_us.min() >= 0
     late = many(10, time=2_147_000_000)
     assert augment.warp_time(late, 10, 1.0, generator()).times_us.min() > 0
+
+
+def test_what_is_gone_does_not_come_back():
+    gone = many(50).without(torch.ones(50, dtype=torch.bool))
+    for moved in (
+        augment.shift_channels(gone, 50, 5, CHANNELS, generator()),
+        augment.jitter_channels(gone, 5.0, CHANNELS, generator()),
+        augment.shift_time(gone, 50, 2_000_000_000, generator()),
+        augment.warp_time(gone, 50, 1.0, generator()),
+        augment.drop_events(gone, 0.5, generator()),
+    ):
+        assert listed(moved) == []
 
 
 def test_shifted_frames_against_a_loop():

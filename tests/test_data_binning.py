@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 
 from snn_delays.data import binning
 from snn_delays.data.binning import (
+    GONE_US,
+    Events,
     bin_events,
     binned_channels,
     count_events,
     dropped_share,
     gather_events,
+    scatter_events,
+    select_events,
 )
 
 
@@ -24,7 +28,7 @@ def tensors(store):
 
 
 def binned(store, clips, dt_us, steps, channel_bin):
-    """By the compiled loop of the CPU; the tensor operations of other devices give the same."""
+    """By a compiled loop of the CPU; its other and the operations of other devices agree."""
     chosen = torch.tensor(clips, dtype=torch.int64)
     options = {
         "dt_us": dt_us,
@@ -34,7 +38,13 @@ def binned(store, clips, dt_us, steps, channel_bin):
     }
     x = bin_events(*tensors(store), chosen, **options)
     events = gather_events(*tensors(store), chosen)
+    selected = select_events(*tensors(store), chosen, len(events.rows))
+    for ours, others in zip(events, selected, strict=True):
+        assert torch.equal(ours, others)
+        assert ours.dtype == others.dtype
     assert torch.equal(x, count_events(events, samples=len(clips), **options))
+    sizes = (len(clips), dt_us, steps, x.shape[2], channel_bin)
+    assert torch.equal(x, scatter_events(events, *sizes))
     return x
 
 
@@ -83,6 +93,20 @@ def test_agrees_with_the_loop(case):
     assert share == pytest.approx(dropped / max(1, total))
 
 
+def test_events_in_any_order_are_counted_and_such_as_are_gone_or_outside_are_not():
+    wrong = [(GONE_US, 0, 0), (5, 0, 2), (5, 0, -1), (5, CHANNELS, 0), (5, -1, 0), (-1, 0, 0)]
+    right = [(25, 3, 1), (5, 3, 1), (7, 3, 1), (25, 4, 0), (0, 0, 0)]
+    times, units, rows = np.array([*wrong, *right]).T
+    events = Events(
+        torch.tensor(times, dtype=torch.int32),
+        torch.tensor(units, dtype=torch.int16),
+        torch.tensor(rows, dtype=torch.int32),
+    )
+    x = count_events(events, samples=2, dt_us=10, steps=3, channels=CHANNELS, channel_bin=1)
+    assert x.sum() == len(right)
+    assert (x[0, 1, 3], x[2, 1, 3], x[2, 0, 4], x[0, 0, 0]) == (2, 1, 1, 1)
+
+
 def test_the_bin_edge_belongs_to_the_later_step():
     store = store_of([[(42_999, 0), (43_000, 0), (43_001, 0)]])
     assert binned(store, [0], 1000, 50, 1)[42:44, 0, 0].tolist() == [1, 2]
@@ -111,18 +135,6 @@ def test_batches_too_large_for_32_bits_are_counted_the_same(monkeypatch):
     expected = binned(random_store(), clips, 10_000, 15, 2)
     monkeypatch.setattr(binning, "_INT32_CELLS", 0)
     assert torch.equal(binned(random_store(), clips, 10_000, 15, 2), expected)
-
-
-@pytest.mark.parametrize("threads", [2, 3])
-def test_the_number_of_threads_changes_nothing(threads):
-    before = torch.get_num_threads()
-    clips = [3, 1, 1, 20, 7, 11, 0]
-    torch.set_num_threads(1)
-    alone = binned(random_store(), clips, 10_000, 15, 2)
-    torch.set_num_threads(threads)
-    together = binned(random_store(), clips, 10_000, 15, 2)
-    torch.set_num_threads(before)
-    assert torch.equal(together, alone)
 
 
 def test_long_steps_of_many_events():

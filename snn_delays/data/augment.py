@@ -21,35 +21,34 @@ def shift_channels(
 
     What leaves `0 .. channels - 1` is gone.
     """
-    shift = _uniform_integers(samples, largest, generator)
-    return _inside(events, events.units + shift[events.rows], channels)
+    shift = _uniform_integers(samples, largest, generator).to(torch.int32)
+    return _inside(events, events.units + shift.index_select(0, events.rows), channels)
 
 
 def jitter_channels(
     events: Events, deviation: float, channels: int, generator: Generator
 ) -> Events:
     """Move each spike by a rounded Gaussian of `deviation` channels; what leaves is gone."""
-    moved = events.units + deviation * _normal(len(events.units), generator)
-    return _inside(events, moved.round().to(torch.int64), channels)
+    moved = _normal(len(events.units), generator).mul_(deviation).add_(events.units).round_()
+    return _inside(events, moved.clamp_(-1, channels).to(torch.int32), channels)
 
 
 def shift_time(events: Events, samples: int, largest_us: int, generator: Generator) -> Events:
     """Move each clip by one time in `-largest_us .. largest_us`; spikes before 0 are gone."""
-    shift = _uniform_integers(samples, largest_us, generator).to(events.times_us.dtype)
-    return _not_early(events._replace(times_us=events.times_us + shift[events.rows]))
+    shift = _uniform_integers(samples, largest_us, generator)
+    return events.at(events.times_us + shift.index_select(0, events.rows))
 
 
 def warp_time(events: Events, samples: int, strength: float, generator: Generator) -> Events:
     """Stretch each clip's time by a factor `(1 + strength) ** u`, u uniform in -1 .. 1."""
     u = 2 * _uniform(samples, generator).double() - 1
-    stretched = events.times_us * ((1 + strength) ** u)[events.rows]
-    largest = torch.iinfo(torch.int32).max
-    return events._replace(times_us=stretched.floor().clamp_(max=largest).to(torch.int32))
+    stretched = events.times_us * ((1 + strength) ** u).index_select(0, events.rows)
+    return events.at(stretched.floor().to(torch.int64))
 
 
 def drop_events(events: Events, share: float, generator: Generator) -> Events:
     """Leave out each spike with probability `share`."""
-    return _kept(events, _uniform(len(events.rows), generator) >= share)
+    return events.without(_uniform(len(events.rows), generator) < share)
 
 
 def add_noise(
@@ -108,7 +107,7 @@ def cut_mix(
     step = torch.arange(length, device=x.device)[:, None]
     cut = (step >= start) & (step < start + size)  # [T, N]
     weight = (size / length)[:, None]
-    mixed = torch.where(cut[..., None], x[:, other], x)
+    mixed = torch.where(cut[..., None], x.index_select(1, other), x)
     return mixed, (1 - weight) * targets + weight * targets[other]
 
 
@@ -195,15 +194,7 @@ def _uniform_integers(count: int, largest: int, generator: Generator) -> Tensor:
     )
 
 
-def _kept(events: Events, kept: Tensor) -> Events:
-    return Events(*(column[kept] for column in events))
-
-
 def _inside(events: Events, units: Tensor, channels: int) -> Events:
-    """The events with these units, without those outside `0 .. channels - 1`."""
-    kept = (units >= 0) & (units < channels)
-    return Events(events.times_us[kept], units[kept].to(events.units.dtype), events.rows[kept])
-
-
-def _not_early(events: Events) -> Events:
-    return _kept(events, events.times_us >= 0)
+    """The events with these units; those outside `0 .. channels - 1` are gone."""
+    within = units.clamp(0, channels - 1)
+    return events._replace(units=within.to(events.units.dtype)).without(within != units)

@@ -23,11 +23,15 @@ def binned_channels(channels: int, channel_bin: int) -> int:
     return -(-channels // channel_bin)
 
 
+GONE_US = 2**31 - 1
+"""The time of an event that was taken away: after every step. Shorter arrays would cost more."""
+
+
 class Events(NamedTuple):
     """The spikes of a batch of clips, one after another, on one device.
 
     Args:
-        times_us: int32 `[events]`, microseconds.
+        times_us: int32 `[events]`, microseconds; `GONE_US` for what does not count.
         units: int16 `[events]`, channel.
         rows: int32 `[events]`, which sample of the batch, `0 .. N - 1`.
     """
@@ -35,6 +39,16 @@ class Events(NamedTuple):
     times_us: Tensor
     units: Tensor
     rows: Tensor
+
+    def at(self, times_us: Tensor) -> Events:
+        """The same spikes at other times, of any integer dtype; those before 0 are gone."""
+        gone = (self.times_us == GONE_US) | (times_us < 0)
+        times_us = times_us.clamp(max=GONE_US).masked_fill(gone, GONE_US)
+        return self._replace(times_us=times_us.to(self.times_us.dtype))
+
+    def without(self, gone: Tensor) -> Events:
+        """The same, but those of the mask `gone` do not count any more."""
+        return self._replace(times_us=self.times_us.masked_fill(gone, GONE_US))
 
 
 def gather_events(
@@ -46,11 +60,24 @@ def gather_events(
         clips: int64 `[N]`, which clips; one may come twice.
         total: how many events they have; if it is not said, a GPU is waited for to tell.
     """
+    if total is None:
+        total = int((offsets[clips + 1] - offsets[clips]).sum())
+    if clips.device.type != "cpu":
+        return select_events(times_us, units, offsets, clips, total)
+    events = Events(
+        times_us.new_empty(total), units.new_empty(total), torch.empty(total, dtype=torch.int32)
+    )
+    _gather(*(tensor.numpy() for tensor in (times_us, units, offsets, clips, *events)))
+    return events
+
+
+def select_events(
+    times_us: Tensor, units: Tensor, offsets: Tensor, clips: Tensor, total: int
+) -> Events:
+    """`gather_events` by operations of tensors, none of which waits for a GPU."""
     starts = offsets[clips]
     lengths = offsets[clips + 1] - starts
     ends = lengths.cumsum(0)
-    if total is None:
-        total = int(ends[-1]) if len(clips) else 0
     device = clips.device
     event = (starts - ends + lengths).repeat_interleave(lengths, output_size=total)
     event += torch.arange(total, device=device)
@@ -78,6 +105,17 @@ def count_events(
         float32 `[T, N, C]`.
     """
     width = binned_channels(channels, channel_bin)
+    if events.rows.device.type != "cpu":
+        return scatter_events(events, samples, dt_us, steps, width, channel_bin)
+    x = torch.zeros(steps, samples, width)
+    _count(*(column.numpy() for column in events), dt_us, _groups(channels, channel_bin), x.numpy())
+    return x
+
+
+def scatter_events(
+    events: Events, samples: int, dt_us: int, steps: int, width: int, channel_bin: int
+) -> Tensor:
+    """`count_events` by operations of tensors, none of which waits for a GPU."""
     # Late events go to an extra step that is cut off: cheaper than leaving them out beforehand.
     small = (steps + 1) * samples * width <= _INT32_CELLS  # 32 bits are quicker
     cell = events.times_us.to(torch.int32 if small else torch.int64)
@@ -110,10 +148,10 @@ def bin_events(
         float32 `[T, N, C]`.
     """
     if clips.device.type == "cpu":
-        group = np.arange(channels, dtype=np.uint16) // np.uint16(channel_bin)
         x = torch.empty(steps, len(clips), binned_channels(channels, channel_bin))
         arrays = (times_us.numpy(), units.numpy(), offsets.numpy(), clips.numpy())
-        _count_in_order(*arrays, dt_us, group, x.numpy(), 0, len(clips))  # threads were no faster
+        group = _groups(channels, channel_bin)
+        _count_in_order(*arrays, dt_us, group, x.numpy())  # threads were no faster
         return x
     return count_events(
         gather_events(times_us, units, offsets, clips, total),
@@ -125,9 +163,46 @@ def bin_events(
     )
 
 
+def _groups(channels: int, channel_bin: int) -> NDArray[np.uint16]:
+    """Which group each channel belongs to."""
+    return np.arange(channels, dtype=np.uint16) // np.uint16(channel_bin)
+
+
 @compiled
-def _count_in_order(times_us, units, offsets, clips, dt_us, group, x, first, last):
-    """Write the counts of clips `first..last` to `x [T, N, C]`.
+def _gather(times_us, units, offsets, clips, to_times, to_units, to_rows):
+    """Copy the events of these clips, one clip after another."""
+    event = 0
+    for n in range(len(clips)):
+        for source in range(offsets[clips[n]], offsets[clips[n] + 1]):
+            to_times[event] = times_us[source]
+            to_units[event] = units[source]
+            to_rows[event] = n
+            event += 1
+
+
+@compiled
+def _count(times_us, units, rows, dt_us, group, x):
+    """Add the events to `x [T, N, C]`, in any order; such as lie outside are left out.
+
+    Most events fall into the step of the one before: no division for them. Unsigned, what is
+    negative is outside.
+    """
+    steps, samples, _ = x.shape
+    step, begin, end = np.int64(0), np.int64(0), np.int64(dt_us)
+    for event in range(len(times_us)):
+        time = np.int64(times_us[event])
+        if time < begin or time >= end:
+            step = time // dt_us
+            begin = step * dt_us
+            end = begin + dt_us
+        t, n, unit = np.uint64(step), np.uint32(rows[event]), np.uint16(units[event])
+        if t < steps and n < samples and unit < len(group):
+            x[t, n, group[unit]] += np.float32(1)
+
+
+@compiled
+def _count_in_order(times_us, units, offsets, clips, dt_us, group, x):
+    """Write the counts of these clips to `x [T, N, C]`.
 
     Events being in order, it finds where each step ends instead of dividing, in strides of 16;
     counts gather in a small row of integers, which is quicker than adding to floats far apart.
@@ -136,7 +211,7 @@ def _count_in_order(times_us, units, offsets, clips, dt_us, group, x, first, las
     one, stride = np.uint64(1), np.uint64(16)
     steps, _, width = x.shape
     row = np.zeros(width, np.int32)
-    for n in range(first, last):
+    for n in range(len(clips)):
         event, end = np.uint64(offsets[clips[n]]), np.uint64(offsets[clips[n] + 1])
         edge = np.int64(0)
         for step in range(steps):

@@ -25,7 +25,7 @@ from snn_delays.data.binning import (
     dropped_share,
     gather_events,
 )
-from snn_delays.data.events import EventStore, SourceFile, take_clips
+from snn_delays.data.events import LARGEST_TIME_US, EventStore, SourceFile, take_clips
 from snn_delays.errors import DataError
 
 
@@ -125,7 +125,8 @@ class SpikeDataset(ClipDataset):
         name: for messages, such as "shd train".
 
     Raises:
-        DataError: an impossible step length, number of steps or channel bin.
+        DataError: an impossible step length, number of steps or channel bin, or a clip that the
+            store does not have.
     """
 
     _tensors = ("_clips", "_times_us", "_units", "_offsets")
@@ -145,10 +146,17 @@ class SpikeDataset(ClipDataset):
             raise DataError("`dt_ms`", "a whole number of microseconds, at least 0.001", dt_ms)
         if steps < 1:
             raise DataError("`steps`", "at least 1", steps)
+        if steps * self._dt_us > LARGEST_TIME_US:
+            most = LARGEST_TIME_US // self._dt_us
+            raise DataError("`steps`", f"at most {most}, which last 35 minutes", steps)
         if not 1 <= channel_bin <= store.channels:
             raise DataError("`channel_bin`", f"in 1 .. {store.channels}", channel_bin)
+        chosen = np.array(clips, np.int64)
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(store)):
+            got = f"{chosen.min()} to {chosen.max()}"
+            raise DataError("`clips`", f"in 0 .. {len(store) - 1}", got)
         self._store = store
-        self._clips = torch.from_numpy(np.array(clips, np.int64))
+        self._clips = torch.from_numpy(chosen)
         self._times_us = torch.from_numpy(store.times_us)
         self._units = torch.from_numpy(store.units)
         self._offsets = torch.from_numpy(store.offsets)

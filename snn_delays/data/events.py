@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,15 @@ LARGEST_CHANNELS = 32767
 
 LARGEST_TIME_US = 2_147_000_000
 """Times are kept as int32 microseconds, a little over 35 minutes."""
+
+_DTYPES = {
+    "times_us": np.int32,
+    "units": np.int16,
+    "offsets": np.int64,
+    "labels": np.int64,
+    "speakers": np.int64,
+}
+_CHUNK = 2**22  # events looked at together
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,9 @@ class EventStore:
         classes: class names, in the order of the labels.
         source: file name, for messages.
         files: what it was read from; none for events that were made here.
+
+    Raises:
+        DataError: the arrays are not so; the compiled loops that read them rely on it.
     """
 
     times_us: NDArray[np.int32]
@@ -62,9 +75,47 @@ class EventStore:
     source: str
     files: tuple[SourceFile, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse arrays that are not as said above."""
+        for name, dtype in _DTYPES.items():
+            column = getattr(self, name)
+            if not (isinstance(column, np.ndarray) and column.dtype == dtype and column.ndim == 1):
+                got = getattr(column, "dtype", type(column).__name__)
+                raise DataError(self._named(name), f"one axis of {np.dtype(dtype)}", got)
+        events, clips = len(self.times_us), len(self.labels)
+        for name, length in (("units", events), ("offsets", clips + 1), ("speakers", clips)):
+            if len(getattr(self, name)) != length:
+                raise DataError(self._named(name), f"{length} long", len(getattr(self, name)))
+        steps = np.diff(self.offsets)
+        if self.offsets[0] != 0 or self.offsets[-1] != events or (steps < 0).any():
+            raise DataError(self._named("offsets"), f"rising from 0 to the {events} events")
+        if not 0 < self.channels <= LARGEST_CHANNELS:
+            raise DataError(self._named("channels"), f"in 1 .. {LARGEST_CHANNELS}", self.channels)
+        _refuse_outside(self._named("labels"), self.labels, len(self.classes) - 1)
+        _refuse_outside(self._named("units"), self.units, self.channels - 1)
+        _refuse_outside(self._named("times_us"), self.times_us, LARGEST_TIME_US)
+        for first in range(0, events, _CHUNK):
+            times = self.times_us[first : first + _CHUNK + 1]
+            back = first + 1 + np.flatnonzero(times[1:] < times[:-1])
+            wrong = back[~np.isin(back, self.offsets)]
+            if wrong.size:
+                clip = int(np.searchsorted(self.offsets, wrong[0], "right")) - 1
+                raise DataError(
+                    self._named("times_us"), "sorted in each clip", f"not in clip {clip}"
+                )
+
+    def _named(self, field: str) -> str:
+        return f"`{field}` of {self.source}"
+
     def __len__(self) -> int:
         """The number of clips."""
         return len(self.labels)
+
+
+def _refuse_outside(what: str, values: NDArray[Any], largest: int) -> None:
+    if values.size and not (values.min() >= 0 and values.max() <= largest):
+        got = f"{values.min()} to {values.max()}"
+        raise DataError(what, f"in 0 .. {largest}", got)
 
 
 def join_stores(stores: Iterable[EventStore]) -> EventStore:
