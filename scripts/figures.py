@@ -148,7 +148,7 @@ def throughput(results: list[dict[str, Any]]) -> tuple[Figure, str]:
     times = ", ".join(f"{r['ratio']:.1f} times ({_problem(r)})" for r in results)
     caption = (
         f"Clips a second in training against the published code (dcls and SpikingJelly), which "
-        f"computes the same: {times} as many ({machine['threads']} thread, {results[0]['clock']} "
+        f"computes the same: {times} as many ({machine['threads']} thread, {machine['clock']} "
         f"time, {machine['cpu']}, torch {machine['torch']}, commit {str(machine['commit'])[:7]})."
     )
     return figure, caption

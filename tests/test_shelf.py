@@ -41,8 +41,8 @@ def run_script(name, *words):
 
 def test_pictures_come_with_captions_that_name_their_source(saved_study, tmp_path):
     bench = tmp_path / "step.json"
-    machine = {"threads": 1, "cpu": "a cpu", "torch": "2", "commit": "abcdefghij"}
-    facts = {"recipe": "shd", "batch": 32, "kernel_count": 1, "clock": "wall"}
+    machine = {"threads": 1, "clock": "wall", "cpu": "a cpu", "torch": "2", "commit": "abcdefghij"}
+    facts = {"recipe": "shd", "batch": 32, "kernel_count": 1}
     times = {"ratio": 4.0, "ours_s": 0.1, "peer_s": 0.4}
     bench.write_text(json.dumps({**facts, **times, "machine": machine}))
     run_script("figures.py", saved_study, "--bench", bench, "-o", tmp_path / "figures")

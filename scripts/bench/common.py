@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import os
 import platform
 import time
@@ -15,7 +14,10 @@ from typing import Any
 
 import torch
 
+from snn_delays.allocator import keep_freed_memory
+from snn_delays.atomic import write_json
 from snn_delays.runs import git_commit
+from snn_delays.summary import device_name
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -25,6 +27,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, where the benchmark knows it")
     parser.add_argument(
         "--clock",
         choices=list(CLOCKS),
@@ -39,18 +42,31 @@ def interleaved(
     options: argparse.Namespace, *tasks: Callable[[], object], rounds: int | None = None
 ) -> list[float]:
     """Median seconds of each task; a round runs every task once, after one warm-up round."""
-    clock = CLOCKS[options.clock]
     times: list[list[float]] = [[] for _ in tasks]
     for number in range((rounds or options.rounds) + 1):
         for task, seconds in zip(tasks, times, strict=True):
-            began = clock()
+            began = now(options)
             task()
+            ended = now(options)
             if number > 0:
-                seconds.append(clock() - began)
+                seconds.append(ended - began)
     return [median(t) for t in times]
 
 
-def facts() -> dict[str, Any]:
+def now(options: argparse.Namespace) -> float:
+    """The clock's seconds, once the device has done what it was given."""
+    if torch.device(options.device).type == "cuda":
+        torch.cuda.synchronize(options.device)
+    return CLOCKS[options.clock]()
+
+
+def prepared(options: argparse.Namespace) -> None:
+    """Set the number of threads, and keep freed memory as `train` does; the peer gains too."""
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+
+
+def facts(options: argparse.Namespace) -> dict[str, Any]:
     """Threads, processor, commit and versions."""
     names = ("torch", "spikingjelly", "dcls", "numba", "numpy")
     cpu = platform.processor() or platform.machine()
@@ -59,8 +75,10 @@ def facts() -> dict[str, Any]:
         models = [x for x in info.read_text().splitlines() if x.startswith("model name")]
         cpu = models[0].split(":")[1].strip() if models else cpu
     return {
-        "threads": torch.get_num_threads(),
-        "spins": os.environ.get("GOMP_SPINCOUNT", "the library's"),  # `train` sets 5000
+        "threads": options.threads,
+        "clock": options.clock,
+        "device": device_name(options.device),
+        "spins": os.environ.get("GOMP_SPINCOUNT", "the library's"),  # the command line sets 5000
         "cpu": f"{cpu}, {torch.backends.cpu.get_cpu_capability()}",
         "commit": git_commit(),
         "python": platform.python_version(),
@@ -68,10 +86,10 @@ def facts() -> dict[str, Any]:
     }
 
 
-def report(results: Mapping[str, Any], target: Path | None) -> None:
+def report(results: Mapping[str, Any], options: argparse.Namespace) -> None:
     """Print the figures with the machine's facts, and write them where asked."""
-    everything = {**results, "machine": facts()}
+    everything = {**results, "machine": facts(options)}
     for key, value in everything.items():
         print(f"{key:24s} {f'{value:.4g}' if isinstance(value, float) else value}")
-    if target is not None:
-        target.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+    if options.json is not None:
+        write_json(options.json, everything)

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import arguments, interleaved, report
+from common import arguments, interleaved, prepared, report
 
 from snn_delays import data
-from snn_delays.allocator import keep_freed_memory
 from snn_delays.data.events import take_clips
 from snn_delays.data.hdf5 import unpacked, write_events
 from snn_delays.data.sources import find_file, find_source
@@ -26,8 +25,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="where shd_train.h5 lies")
     parser.add_argument("--clips", type=int, default=512, help="clips read in a round")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    keep_freed_memory()  # as the trainer does; the whole process gains, the peers too
+    prepared(options)
     source = find_source("shd")
     path = find_file(options.data_dir, source.files["train"])
     with tempfile.TemporaryDirectory() as scratch, unpacked(path, Path(scratch)) as plain:
@@ -67,7 +65,7 @@ def main() -> None:
         "over_tonic": tonic / ours,
         "over_spikingjelly": jelly / ours,
     }
-    report(results, options.json)
+    report(results, options)
 
 
 def use(items: Iterable[object]) -> None:

@@ -1,29 +1,33 @@
-"""A training epoch from files: ours from the packed store, the peer from SpikingJelly-like frames.
+"""A training epoch from files: ours as `train` runs it, the peer from SpikingJelly-like frames.
 
 python scripts/bench/epoch.py --data-dir DIR [--recipe shd-paper] [--clips 1024] [--json FILE]
+
+Ours has all that belongs to an epoch: augmentation, metrics, the search for numbers that are not
+finite, the state kept for Ctrl-C. The peer has none of it.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
-from common import arguments, interleaved, report
+from agreement import check_same
+from common import arguments, interleaved, prepared, report
 from peer import Peer, PeerOptimisers
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from snn_delays.allocator import keep_freed_memory
 from snn_delays.assembly import load_split, network_from_recipe
 from snn_delays.config import Recipe, load_recipe
 from snn_delays.data import SpikeDataset
-from snn_delays.nn import clamp_delays
+from snn_delays.keeping import Keeper
 from snn_delays.optimisation import Optimisation
+from snn_delays.progress import Progress
+from snn_delays.reporting import Reporter
+from snn_delays.training import _train_batches, _training_batch
 
 
 class Frames(Dataset[tuple[Tensor, int]]):
@@ -49,18 +53,19 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=1024, help="the first clips of train")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    prepared(options)
     recipe = load_recipe(options.recipe)
-    data = load_split(recipe, "train", options.data_dir)
-    clips = min(options.clips, len(data))
+    differences = check_same(recipe, recipe.batch_size)
+    everything = load_split(recipe, "train", options.data_dir)
+    clips = min(options.clips, len(everything))
+    data = first_clips(everything, clips)
     with tempfile.TemporaryDirectory() as folder:
         frames = Frames(Path(folder), data, clips)
-        loading: list[float] = []
-        ours_s, peer_s = interleaved(
+        ours_s, peer_s, loading_s = interleaved(
             options,
-            lambda: loading.append(our_epoch(recipe, data, clips)),
+            lambda: our_epoch(recipe, data, Path(folder)),
             lambda: peer_epoch(recipe, data, frames),
+            lambda: our_batches(recipe, data),
         )
     results = {
         "benchmark": "epoch",
@@ -69,26 +74,30 @@ def main() -> None:
         "ratio": peer_s / ours_s,
         "ours_s": ours_s,
         "peer_s": peer_s,
-        "loading_share": median(loading) / ours_s,
+        "loading_share": loading_s / ours_s,
+        **differences,
     }
-    report(results, options.json)
+    report(results, options)
 
 
-def our_epoch(recipe: Recipe, data: SpikeDataset, clips: int) -> float:
-    """An epoch; the seconds of it in loading."""
-    net = network_from_recipe(recipe, data.channels, len(data.classes)).train()
+def first_clips(data: SpikeDataset, clips: int) -> SpikeDataset:
+    """So many clips of a data set."""
+    settings = {"dt_ms": data.dt_ms, "steps": data.steps, "channel_bin": data.channel_bin}
+    return SpikeDataset(data._store, data._clips[:clips], name=data.name, **settings)
+
+
+def our_epoch(recipe: Recipe, data: SpikeDataset, folder: Path) -> None:
+    """An epoch of the trainer's."""
+    net = network_from_recipe(recipe, data.channels, len(data.classes))
     optimisation = Optimisation(net, recipe)
-    loading = 0.0
-    for indices in torch.randperm(clips).split(recipe.batch_size):
-        asked = time.perf_counter()
-        x, labels = data.batch(indices)
-        loading += time.perf_counter() - asked
-        loss = F.cross_entropy(net(x), labels)
-        optimisation.zero_grad()
-        loss.backward()
-        optimisation.step()
-        clamp_delays(net)
-    return loading
+    with Keeper(folder / "last.ckpt", net, optimisation, Progress()) as keeper:
+        _train_batches(net, optimisation, data, recipe, 0, Reporter(), keeper, None)
+
+
+def our_batches(recipe: Recipe, data: SpikeDataset) -> None:
+    """Only the batches of an epoch, augmented where the recipe says so."""
+    for number, indices in enumerate(torch.randperm(len(data)).split(recipe.batch_size)):
+        _training_batch(data, indices, recipe, 0, number)
 
 
 def peer_epoch(recipe: Recipe, data: SpikeDataset, frames: Frames) -> None:

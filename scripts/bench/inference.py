@@ -9,21 +9,15 @@ faster case); that they give the same spikes is checked in float64. Ratios are o
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from common import arguments, interleaved, report
 from spikingjelly.activation_based import functional, neuron
 
-from snn_delays import atomic
 from snn_delays.engine import Engine
 from snn_delays.network_format import Network, parse
 
@@ -161,29 +155,16 @@ def check_same(network: Network, x: np.ndarray) -> list[float]:
     return [float(s.mean()) for s in ours.spikes]
 
 
-def interleaved(a: Callable[[], Any], b: Callable[[], Any], rounds: int) -> tuple[float, float]:
-    """Median seconds of each, run in turns after one unmeasured run."""
-    a(), b()
-    times: list[list[float]] = [[], []]
-    for _ in range(rounds):
-        for call, taken in zip((a, b), times, strict=True):
-            start = time.perf_counter()
-            call()
-            taken.append(time.perf_counter() - start)
-    return statistics.median(times[0]), statistics.median(times[1])
-
-
-def measure(name: str, rounds: int) -> dict[str, dict[str, Any]]:
+def measure(name: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Time one case, on one clip and in batch."""
     network, x = trained_like(CASES[name], np.random.default_rng(0))
     rates = check_same(network, x[:4])
     engine, peer = Engine(network, np.float32), OneHotConvolution(network, torch.float32)
     found = {}
-    for form, clips, repeat in (("clip", x[:1], 5 * rounds), ("batch", x, rounds)):
+    for form, clips, repeat in (("clip", x[:1], 5 * options.rounds), ("batch", x, options.rounds)):
         tensor = torch.from_numpy(clips)
-        ours, theirs = interleaved(
-            lambda clips=clips: engine.run(clips), lambda tensor=tensor: peer.run(tensor), repeat
-        )
+        tasks = (lambda clips=clips: engine.run(clips), lambda tensor=tensor: peer.run(tensor))
+        ours, theirs = interleaved(options, *tasks, rounds=repeat)
         found[f"{name}_{form}"] = {
             "clips": len(clips),
             "engine_ms_per_clip": 1e3 * ours / len(clips),
@@ -195,22 +176,24 @@ def measure(name: str, rounds: int) -> dict[str, dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", help="write the measurements to FILE")
-    parser.add_argument("--rounds", type=int, default=7, help="batches timed per case")
+    parser = arguments(__doc__)
+    parser.set_defaults(rounds=7, threads=1)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     cases: dict[str, dict[str, Any]] = {}
     for name in CASES:
-        cases |= measure(name, options.rounds)
-    for name, case in cases.items():
-        print(
-            f"{name:10s} engine {case['engine_ms_per_clip']:7.3f} ms, "
-            f"PyTorch {case['pytorch_ms_per_clip']:7.3f} ms a clip: {case['ratio']:5.1f} x"
-        )
-    if options.json:
-        ratios = {name: case["ratio"] for name, case in cases.items()}
-        atomic.write_json(options.json, {"ratios": ratios, "dtype": "float32", "cases": cases})
+        cases |= measure(name, options)
+    first = cases["shd_batch"]
+    results = {
+        "benchmark": "inference",
+        "dtype": "float32",
+        "ratio": first["ratio"],
+        "ours_s": first["engine_ms_per_clip"] / 1e3,
+        "peer_s": first["pytorch_ms_per_clip"] / 1e3,
+        "ratios": {name: case["ratio"] for name, case in cases.items()},
+        "cases": cases,
+    }
+    report(results, options)
 
 
 if __name__ == "__main__":

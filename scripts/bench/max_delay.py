@@ -2,19 +2,18 @@
 
 python scripts/bench/max_delay.py [--batch 256] [--peer-batch 16] [--no-peer] [--json FILE]
 
-The growth is that of our step at the recipe's batch. The peer takes minutes there, so both are also
-timed side by side with fewer clips, `--peer-batch`.
+The growth is that of our step at the published batch. The peer takes minutes there, so both are
+also timed side by side with fewer clips, `--peer-batch`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
-from common import arguments, interleaved, report
-from steps import example, our_step, peer_step
+from agreement import check_same, form_difference
+from common import arguments, interleaved, prepared, report
+from steps import clips, example, our_step, peer_step
 
-from snn_delays.allocator import keep_freed_memory
 from snn_delays.config import Recipe, load_recipe
 
 STEPS = 512
@@ -23,20 +22,18 @@ MAX_DELAYS = (8, 25, 64, 128, 256, 512)
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--batch", type=int, help="clips in a batch; the recipe's when left out")
+    parser.add_argument("--batch", type=int, help="clips in a batch; as published when left out")
     parser.add_argument("--peer-batch", type=int, default=16)
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256])
     parser.add_argument("--no-peer", action="store_true", help="time ours only")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    prepared(options)
     fixed = {"steps": STEPS, "tail_steps": 0, "hidden": tuple(options.hidden)}
     shd = load_recipe("shd-paper").model_copy(update=fixed)
-    batch = options.batch or shd.batch_size
+    batch = clips(shd, options.batch)
     rows = sweep(shd, batch, False, options)
     results = {
         "benchmark": "max_delay",
-        "clock": options.clock,
         "steps": STEPS,
         "hidden": options.hidden,
         "batch": batch,
@@ -48,26 +45,30 @@ def main() -> None:
         results |= {"peer_batch": options.peer_batch, "peer_rows": rows}
         results |= {f"{who}_growth": growth(rows, f"{who}_s") for who in ("ours", "peer")}
         results |= {key: rows[-1][key] for key in ("ratio", "ours_s", "peer_s")}
-    report(results, options.json)
+    report(results, options)
 
 
 def sweep(shd: Recipe, batch: int, with_peer: bool, options: Any) -> list[dict[str, float]]:
     """Seconds of a step for every `max_delay`, ours, the peer's where asked, and of no delay."""
-    x, labels = example(shd, batch)
+    x, labels = example(shd, batch, device=options.device)
     plain = our_step(shd.model_copy(update={"delays": "none"}), x, labels)
     rows: list[dict[str, float]] = []
     for max_delay in MAX_DELAYS:
         recipe = shd.model_copy(update={"max_delay": max_delay})
+        same = (
+            check_same(recipe, batch)
+            if with_peer
+            else {"timed_form_difference": form_difference(recipe, batch)}
+        )
         tasks = [plain, our_step(recipe, x, labels)]
         if with_peer:
             tasks.append(peer_step(recipe, x, labels))
-        rounds = 1 if with_peer and max_delay > 64 else None
-        plain_s, ours_s, *peer_s = interleaved(options, *tasks, rounds=rounds)
+        plain_s, ours_s, *peer_s = interleaved(options, *tasks)
         row = {"batch": batch, "max_delay": max_delay, "ours_s": ours_s, "no_delay_s": plain_s}
         row["over_no_delay"] = ours_s / plain_s
         if peer_s:
             row |= {"peer_s": peer_s[0], "ratio": peer_s[0] / ours_s}
-        rows.append(row)
+        rows.append(row | same)
         print(*(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
     return rows
 

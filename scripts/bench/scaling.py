@@ -5,12 +5,12 @@ python scripts/bench/scaling.py [--taps 25] [--longest 10] [--json FILE]
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
-from common import arguments, interleaved, report
+from common import arguments, interleaved, prepared, report
 
-from snn_delays.allocator import keep_freed_memory
 from snn_delays.convolution import best_blocks, by_dft, dft_cost, direct, direct_cost, sizes_of
 
 CENTRE = {"width": 256, "steps": 124, "batch": 64}
@@ -27,29 +27,36 @@ def main() -> None:
     parser.add_argument("--taps", type=int, default=25)
     parser.add_argument("--longest", type=float, default=10.0, help="skip slower dense runs, in s")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    prepared(options)
     rows = []
     for name, values in SWEEPS.items():
         for value in values:
             row = {"sweep": name, **measure({**CENTRE, name: value}, options)}
             rows.append(row)
             print(*(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()))
-    report({"benchmark": "scaling", "taps": options.taps, "rows": rows}, options.json)
+    report({"benchmark": "scaling", "taps": options.taps, "rows": rows}, options)
 
 
 def measure(sizes: dict[str, int], options: object) -> dict[str, object]:
     """Seconds of both forms at one size; None where the dense one would take too long."""
-    x = torch.randn(sizes["steps"], sizes["batch"], sizes["width"], requires_grad=True)
-    kernel = torch.randn(options.taps, sizes["width"], sizes["width"], requires_grad=True)
+    shape = (sizes["steps"], sizes["batch"], sizes["width"])
+    x = torch.randn(shape, device=options.device, requires_grad=True)
+    shape_of_kernel = (options.taps, sizes["width"], sizes["width"])
+    kernel = torch.randn(shape_of_kernel, device=options.device, requires_grad=True)
     problem = sizes_of(x, kernel, len(x))
     best = best_blocks(problem)
     blocks = best or 1
 
     def both_ways(form: Callable[..., torch.Tensor], *more: object) -> Callable[[], None]:
-        probe = torch.randn(sizes["steps"], sizes["batch"], sizes["width"])
+        probe = torch.randn(shape, device=options.device)
         return lambda: form(x, kernel, len(x), *more).backward(probe)
 
+    with torch.no_grad():
+        few = x[:, :2].contiguous()
+        dense = direct(few, kernel, len(x))
+        error = (by_dft(few, kernel, len(x), blocks) - dense).abs().max() / dense.abs().max()
+    if not error <= 1e-4:
+        sys.exit(f"the forms differ by {float(error):.2e} at {sizes}")
     tasks = [both_ways(by_dft, blocks)]
     if direct_cost(problem) * RATE < options.longest:
         tasks.append(both_ways(direct))

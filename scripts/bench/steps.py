@@ -17,6 +17,7 @@ from snn_delays.optimisation import Optimisation
 
 CHANNELS, EVENTS_PER_BIN = 140, 0.54  # of SHD at 10 ms and five channels in one
 CLASSES = {"shd": 20, "ssc": 35, "gsc": 35}
+PUBLISHED_BATCH = {"shd": 256, "ssc": 128, "gsc": 128}
 
 
 def classes(recipe: Recipe) -> int:
@@ -24,14 +25,19 @@ def classes(recipe: Recipe) -> int:
     return CLASSES.get(recipe.dataset, 20)
 
 
+def clips(recipe: Recipe, asked: int | None) -> int:
+    """Clips in a batch: as asked, else as the peer was published."""
+    return asked or PUBLISHED_BATCH.get(recipe.dataset, recipe.batch_size)
+
+
 def example(
-    recipe: Recipe, batch: int, dtype: torch.dtype = torch.float32
+    recipe: Recipe, batch: int, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     """A batch `[T, N, C]` of counts as sparse as SHD's, and labels."""
     generator = torch.Generator().manual_seed(0)
     rate = torch.full((recipe.steps, batch, CHANNELS), EVENTS_PER_BIN, dtype=dtype)
     labels = torch.randint(classes(recipe), (batch,), generator=generator)
-    return torch.poisson(rate, generator=generator), labels
+    return torch.poisson(rate, generator=generator).to(device), labels.to(device)
 
 
 def our_network(recipe: Recipe) -> DelaySNN:
@@ -42,7 +48,7 @@ def our_network(recipe: Recipe) -> DelaySNN:
 
 def our_step(recipe: Recipe, x: Tensor, labels: Tensor) -> Callable[[], Tensor]:
     """A function that does one training step of ours and returns the loss."""
-    net = our_network(recipe)
+    net = our_network(recipe).to(x.device)
     optimisation = Optimisation(net, recipe)
 
     def step() -> Tensor:
@@ -58,7 +64,7 @@ def our_step(recipe: Recipe, x: Tensor, labels: Tensor) -> Callable[[], Tensor]:
 
 def peer_step(recipe: Recipe, x: Tensor, labels: Tensor) -> Callable[[], Tensor]:
     """A function that does one training step of the peer and returns the loss."""
-    net = Peer(our_network(recipe), recipe).train()
+    net = Peer(our_network(recipe), recipe).train().to(x.device)
     optimisers = PeerOptimisers(net, recipe)
 
     def step() -> Tensor:

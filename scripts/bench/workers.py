@@ -35,12 +35,13 @@ def main() -> None:
         "runs": options.runs,
         "epochs": options.epochs,
         "workers": options.workers,
+        "threads_a_worker": options.threads,
         "one_worker_seconds": one,
         "several_seconds": many,
         "ratio": one / many,
         "load": os.getloadavg()[0],
     }
-    report(results, options.json)
+    report(results, options)
 
 
 def timed(workers: int, runs: int, epochs: int, threads: int) -> float:
