@@ -125,6 +125,11 @@ class Recipe(BaseModel):
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm, if clipped")
     amp: bool = Field(False, description="bfloat16 autocast on CUDA")
 
+    @property
+    def evaluation_batch(self) -> int:
+        """Clips evaluated together: nothing is kept for a backward, so twice as many fit."""
+        return 2 * self.batch_size
+
     @model_validator(mode="before")
     @classmethod
     def _no_truth_for_numbers(cls, fields: Any) -> Any:

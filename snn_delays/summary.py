@@ -30,8 +30,8 @@ def summarise(
     chosen = progress.history[progress.best_epoch - 1]
     test: Record = {"test_accuracy": None, "test_accuracy_live": None, "test_clips": 0}
     if splits.test is not None:
-        rounded = evaluate(round_delays(net), splits.test, recipe.batch_size, world)
-        live = evaluate(net, splits.test, recipe.batch_size, world)
+        rounded = evaluate(round_delays(net), splits.test, recipe.evaluation_batch, world)
+        live = evaluate(net, splits.test, recipe.evaluation_batch, world)
         test = {
             "test_accuracy": rounded.accuracy,
             "test_accuracy_live": live.accuracy,

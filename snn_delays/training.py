@@ -179,10 +179,10 @@ def _run_epoch(
     )
     if splits.choosing is not None:
         name = "valid" if recipe.protocol == "valid" else "test"
-        live = evaluate(net, splits.choosing, recipe.batch_size, world)
+        live = evaluate(net, splits.choosing, recipe.evaluation_batch, world)
         rounded = live  # delays that are not learned are integers already
         if recipe.delays == "learned":
-            rounded = evaluate(round_delays(net), splits.choosing, recipe.batch_size, world)
+            rounded = evaluate(round_delays(net), splits.choosing, recipe.evaluation_batch, world)
         record[f"{name}_accuracy_live"] = live.accuracy
         record[f"{name}_accuracy"] = rounded.accuracy
     record["delays"] = {

@@ -143,14 +143,3 @@ def test_a_compiled_model_gives_the_same_scores_and_gradients():
     torch.testing.assert_close(found, expected)
     again = [p.grad for p in net.parameters() if p.grad is not None]
     torch.testing.assert_close(again, gradients)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_a_gpu_gives_the_spikes_of_the_cpu():
-    net, x = sample()
-    rounded = round_delays(net).double()
-    expected = rounded.simulate(x.double())
-    found = rounded.cuda().simulate(x.double().cuda())
-    for a, b in zip(expected.spikes, found.spikes, strict=True):
-        assert torch.equal(a, b.cpu())
-    torch.testing.assert_close(found.scores.cpu(), expected.scores)

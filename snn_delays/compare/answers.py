@@ -60,16 +60,19 @@ def write_answers(folder: RunFolder, data_dir: Path | None, device: str) -> None
     net = net.to(device)
     integer = round_delays(net)
     variants = parse_variants(VARIANTS) if isinstance(data, SpikeDataset) else []
-    rounded = evaluate(integer, data, recipe.batch_size)
+    rounded = evaluate(integer, data, recipe.evaluation_batch)
     answers = Answers(
         labels=rounded.labels.numpy(),
         speakers=data.speakers.cpu().numpy(),
         rounded=rounded.predictions.numpy(),
-        live=evaluate(net, data, recipe.batch_size).predictions.numpy(),
+        live=evaluate(net, data, recipe.evaluation_batch).predictions.numpy(),
         kinds=np.array([variant.kind for variant in variants], str),
         strengths=np.array([variant.strength for variant in variants], float),
         accuracies=np.array(
-            [evaluate(integer, altered(data, v), recipe.batch_size).accuracy for v in variants]
+            [
+                evaluate(integer, altered(data, v), recipe.evaluation_batch).accuracy
+                for v in variants
+            ]
         ),
     )
     with replacing(answers_file(folder)) as temporary:
