@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from snn_delays import gaussian
 from snn_delays.checks import (
     SIGMA_RANGE,
     check_batch,
@@ -26,14 +28,12 @@ from snn_delays.convolution import best_blocks, by_dft, direct, sizes_of
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.gemm import matmul
 from snn_delays.network_format import MAX_DELAY
+from snn_delays.threads import in_ranges, runs_compiled
 
 Method = Literal["auto", "direct", "dft"]
 
 MAX_WEIGHT_BITS = 24
 """Of integer weights: float32 holds every integer of as many bits."""
-
-_CACHED_NUMBERS = 2**18
-_LOWEST_EXPONENT = -60.0  # exp() below this is far under any precision, and slow (denormal)
 
 
 def delay_kernel(weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int) -> Tensor:
@@ -79,20 +79,12 @@ def _gaussian(delay: Tensor, sigma: Tensor, max_delay: int) -> tuple[Tensor, Ten
     nearest = delay.round().clamp_(0, max_delay) - delay
     # Relative to the nearest tap, so that the sum is at least one however small sigma is.
     exponent = distance.square().sub_(nearest.square()).mul_(-0.5 / sigma.square())
-    bump = exponent.clamp_(min=_LOWEST_EXPONENT).exp_()
+    bump = exponent.clamp_(min=gaussian.LOWEST_EXPONENT).exp_()
     return bump, bump.sum(0), distance
 
 
-def _rows(weight: Tensor, max_delay: int) -> list[slice]:
-    """Groups of outputs whose part of the kernel fits in a CPU's cache; all of them on a GPU."""
-    out_features, in_features, _ = weight.shape
-    row = in_features * (max_delay + 1)
-    count = max(1, _CACHED_NUMBERS // row) if weight.device.type == "cpu" else out_features
-    return [slice(start, start + count) for start in range(0, out_features, count)]
-
-
 class _DelayKernel(torch.autograd.Function):
-    """Forward and backward of `delay_kernel`, some outputs and one contact `k` at a time.
+    """Forward and backward of `delay_kernel`; on the CPU by compiled loops, see `gaussian`.
 
     With `s_n = sum_tau G g u^n` and `m_n = sum_tau g u^n` (`G` the gradient of the kernel, `g` the
     normalised bump, `u = tau - d`): `dw = s_0`, `dd = w (s_1 - s_0 m_1) / sigma^2` and
@@ -104,11 +96,14 @@ class _DelayKernel(torch.autograd.Function):
         ctx.save_for_backward(weight, delay, sigma)
         ctx.max_delay = max_delay
         wide_sigma = sigma.expand_as(weight)
-        kernel = weight.new_zeros(max_delay + 1, *weight.shape[:2])
-        for rows in _rows(weight, max_delay):
-            for k in range(weight.shape[2]):
-                bump, total, _ = _gaussian(delay[rows, :, k], wide_sigma[rows, :, k], max_delay)
-                kernel[:, rows].addcmul_(bump, weight[rows, :, k] / total)
+        kernel = weight.new_empty(max_delay + 1, *weight.shape[:2])
+        if runs_compiled(weight):
+            in_ranges(gaussian.kernels, len(weight), *_arrays(weight, delay, wide_sigma, kernel))
+            return kernel
+        kernel.zero_()
+        for k in range(weight.shape[2]):
+            bump, total, _ = _gaussian(delay[..., k], wide_sigma[..., k], max_delay)
+            kernel.addcmul_(bump, weight[..., k] / total)
         return kernel
 
     @staticmethod
@@ -117,25 +112,25 @@ class _DelayKernel(torch.autograd.Function):
         (grad,) = gradients
         weight, delay, sigma = ctx.saved_tensors
         wide_sigma = sigma.expand_as(weight)
-        grad_weight = torch.empty_like(weight)
-        grad_delay = torch.empty_like(delay) if ctx.needs_input_grad[1] else None
-        grad_sigma = torch.empty_like(weight) if ctx.needs_input_grad[2] else None
-        for rows in _rows(weight, ctx.max_delay):
+        grad_weight, grad_delay, grad_sigma = (torch.empty_like(weight) for _ in range(3))
+        if runs_compiled(weight):
+            arrays = _arrays(weight, delay, wide_sigma, grad, grad_weight, grad_delay, grad_sigma)
+            in_ranges(gaussian.gradients, len(weight), *arrays)
+        else:
             for k in range(weight.shape[2]):
-                w, s = weight[rows, :, k], wide_sigma[rows, :, k]
-                bump, total, distance = _gaussian(delay[rows, :, k], s, ctx.max_delay)
-                s0 = (grad[:, rows] * bump).sum(0) / total
-                grad_weight[rows, :, k] = s0
-                centred = bump.mul_(grad[:, rows] - s0)  # sum_tau of it, u^n / total: s_n - s_0 m_n
+                w, s = weight[..., k], wide_sigma[..., k]
+                bump, total, distance = _gaussian(delay[..., k], s, ctx.max_delay)
+                s0 = (grad * bump).sum(0) / total
+                grad_weight[..., k] = s0
+                centred = bump.mul_(grad - s0)  # sum_tau of it, u^n / total: s_n - s_0 m_n
                 scale = w / (total * s.square())
-                if grad_sigma is not None:
-                    moment = (centred * distance.square()).sum(0)
-                    grad_sigma[rows, :, k] = moment * scale / s
-                if grad_delay is not None:
-                    grad_delay[rows, :, k] = centred.mul_(distance).sum(0) * scale
-        if grad_sigma is not None:
-            grad_sigma = grad_sigma.sum_to_size(sigma.shape)
-        return grad_weight, grad_delay, grad_sigma, None
+                grad_sigma[..., k] = (centred * distance.square()).sum(0) * scale / s
+                grad_delay[..., k] = centred.mul_(distance).sum(0) * scale
+        return grad_weight, grad_delay, grad_sigma.sum_to_size(sigma.shape), None
+
+
+def _arrays(*tensors: Tensor) -> list[NDArray[Any]]:
+    return [tensor.detach().numpy() for tensor in tensors]
 
 
 def one_hot_kernel(weight: Tensor, delay: Tensor, max_delay: int) -> Tensor:

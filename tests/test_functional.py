@@ -47,6 +47,13 @@ def oracle_convolution(x, kernel, bias=None):
     return y if bias is None else y + bias
 
 
+@pytest.fixture(params=[True, False], ids=["compiled", "tensors"])
+def form(request, monkeypatch):
+    """By the compiled loops of the CPU, and by the operations of other devices."""
+    monkeypatch.setattr(sf, "runs_compiled", lambda _: request.param)
+
+
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 7.0])
 @pytest.mark.parametrize("k", [1, 3])
 def test_kernel_equals_oracle(sigma, k):
@@ -55,12 +62,61 @@ def test_kernel_equals_oracle(sigma, k):
     torch.testing.assert_close(kernel, oracle_kernel(weight, delay, sigma, 6))
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("sigma_shape", [(), (1, 2, 1), (3, 2, 2)])
 def test_kernel_gradcheck(sigma_shape):
     weight, delay = synapses()
     sigma = 0.5 + torch.rand(sigma_shape, dtype=torch.float64)
     arguments = [a.requires_grad_() for a in (weight, delay, sigma)]
     assert torch.autograd.gradcheck(lambda *a: sf.delay_kernel(*a, 6), arguments)
+
+
+@pytest.mark.parametrize("sigma", [1e-3, 0.5, 12.0, 1e6])
+@pytest.mark.parametrize(("inputs", "max_delay"), [(300, 24), (1, 0), (129, 300)])
+def test_compiled_kernels_are_exact_to_float32(monkeypatch, inputs, max_delay, sigma):
+    """Of more than a tile of synapses, two contacts each, against float64."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, inputs, 2, generator=generator)
+    delay = torch.rand(3, inputs, 2, generator=generator) * max_delay
+    probe = torch.randn(max_delay + 1, 3, inputs, generator=generator)
+    outcomes = []
+    for dtype, fast in ((torch.float64, False), (torch.float32, True)):
+        monkeypatch.setattr(sf, "runs_compiled", lambda _, fast=fast: fast)
+        leaves = [weight.to(dtype), delay.to(dtype), torch.tensor(sigma, dtype=dtype)]
+        leaves = [leaf.requires_grad_() for leaf in leaves]
+        kernel = sf.delay_kernel(*leaves, max_delay)
+        gradients = torch.autograd.grad((kernel * probe.to(dtype)).sum(), leaves)
+        outcomes.append([kernel, *gradients])
+    for exact, found in zip(*outcomes, strict=True):
+        assert found.dtype == torch.float32
+        scale = float(exact.detach().abs().max())
+        torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-5 * scale + 1e-12)
+
+
+def test_delays_that_synapses_share_are_read_and_summed():
+    """Axonal delays are one row, seen by every output."""
+    weight, _ = synapses()
+    shared = torch.tensor([[[0.4, 3.2], [1.7, 5.9]]], dtype=torch.float64, requires_grad=True)
+    sigma = torch.tensor(0.8, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda d: sf.delay_kernel(weight, d.expand_as(weight), sigma, 6), shared
+    )
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_kernels_do_not_depend_on_the_number_of_threads(threads):
+    weight, delay = synapses(out=4, inp=140)
+    sigma, before = torch.tensor(0.8, dtype=torch.float64), torch.get_num_threads()
+    outcomes = []
+    try:
+        for count in (1, threads):
+            torch.set_num_threads(count)
+            leaves = [weight.clone().requires_grad_(), delay.clone().requires_grad_()]
+            kernel = sf.delay_kernel(*leaves, sigma, 6)
+            outcomes.append([kernel, *torch.autograd.grad(kernel.square().sum(), leaves)])
+    finally:
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, *outcomes))
 
 
 def test_kernel_keeps_only_its_arguments_for_backward():
