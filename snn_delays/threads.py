@@ -37,9 +37,9 @@ def in_ranges(kernel: Callable[..., Any], count: int, *args: Any) -> list[Any]:
     threads = max(1, min(torch.get_num_threads(), count))
     if threads == 1:
         return [kernel(*args, 0, count)]
-    edges = [count * i // threads for i in range(threads + 1)]
-    futures = [_pool(threads).submit(kernel, *args, *ends) for ends in pairwise(edges)]
-    return [future.result() for future in futures]
+    own, *others = pairwise([count * i // threads for i in range(threads + 1)])
+    futures = [_pool(threads - 1).submit(kernel, *args, *ends) for ends in others]
+    return [kernel(*args, *own), *(future.result() for future in futures)]
 
 
 @cache
