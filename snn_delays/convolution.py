@@ -45,6 +45,8 @@ _ORDER_WEIGHT = 200.0  # to bring one number of the kernel to its place for conv
 _NUMBER_WEIGHT = 47.0  # for one number that a compiled transform reads or writes
 _SPECTRUM_WEIGHT = 80.0  # for one number of a spectrum, where transforms are matrices
 
+_LARGEST_PRODUCTS = 2**24  # numbers of a kernel's gradient that are kept at once
+
 
 def direct_cost(sizes: Sizes) -> float:
     """Every tap of every synapse at every step of every clip."""
@@ -131,7 +133,7 @@ class _DftConvolution(torch.autograd.Function):
         with fast_matmul(grad):
             grad_hat = _lift(of_output, grad, plan.of_y, plan.length)
             if ctx.needs_input_grad[1]:
-                grad_kernel = _lower(to_frequency, grad_hat.mT @ x_hat, plan.of_kernel)
+                grad_kernel = _kernel_gradient(to_frequency, grad_hat, x_hat, plan.of_kernel)
             if ctx.needs_input_grad[0]:
                 grad_x = _lower(to_frequency, grad_hat @ kernel_hat, plan.of_x)
         return grad_x, grad_kernel, None, None
@@ -161,6 +163,20 @@ def _lower(transform: Transform, products: Tensor, windows: list[_Window]) -> Te
         transform.lower(parts, frame, signal[steps].flatten(1), shared)
         written = max(written, steps.stop)
     return signal
+
+
+def _kernel_gradient(
+    transform: Transform, grad_hat: Tensor, x_hat: Tensor, windows: list[_Window]
+) -> Tensor:
+    """`[taps, out, in]`, some outputs at a time: the products take ten times its memory."""
+    (steps, frame), (out_features, in_features) = windows[0], (grad_hat.shape[2], x_hat.shape[2])
+    gradient = x_hat.new_empty(steps.stop, out_features, in_features)
+    rows = max(1, _LARGEST_PRODUCTS // (len(x_hat) * in_features))
+    for first in range(0, out_features, rows):
+        own = slice(first, first + rows)
+        products = grad_hat[:, :, own].mT @ x_hat
+        transform.lower(products.flatten(1), frame, gradient[:, own].flatten(1), 0)
+    return gradient
 
 
 class _Plan(NamedTuple):

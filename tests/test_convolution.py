@@ -61,6 +61,17 @@ def test_gradcheck(blocks, tail, fast):
 
 
 @pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("largest", [1, 200])
+def test_a_kernels_gradient_may_be_computed_some_outputs_at_a_time(monkeypatch, largest, fast):
+    x, kernel = rand(10, 2, 3).requires_grad_(), rand(4, 5, 3, seed=1).requires_grad_()
+    expected = torch.autograd.grad(sc.direct(x, kernel, 10).square().sum(), (x, kernel))
+    monkeypatch.setattr(sc, "_LARGEST_PRODUCTS", largest)
+    with form(fast):
+        found = torch.autograd.grad(sc.by_dft(x, kernel, 10, 1).square().sum(), (x, kernel))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("blocks", [1, 2])
 @pytest.mark.parametrize(("steps", "taps"), [(124, 25), (300, 300)])
 def test_float32_errors_are_those_of_float32(steps, taps, blocks, fast):

@@ -41,9 +41,12 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 def interleaved(
     options: argparse.Namespace, *tasks: Callable[[], object], rounds: int | None = None
 ) -> list[float]:
-    """Median seconds of each task; a round runs every task once, after one warm-up round."""
+    """Median seconds of each task; a round runs every task once, after two to warm up.
+
+    In the first of those loops are compiled, in the second memory is still asked for.
+    """
     times: list[list[float]] = [[] for _ in tasks]
-    for number in range((rounds or options.rounds) + 1):
+    for number in range(-1, (rounds or options.rounds) + 1):
         for task, seconds in zip(tasks, times, strict=True):
             began = now(options)
             task()
