@@ -132,10 +132,10 @@ class _DftConvolution(torch.autograd.Function):
         grad_x = grad_kernel = None
         with fast_matmul(grad):
             grad_hat = _lift(of_output, grad, plan.of_y, plan.length)
-            if ctx.needs_input_grad[1]:
-                grad_kernel = _kernel_gradient(to_frequency, grad_hat, x_hat, plan.of_kernel)
             if ctx.needs_input_grad[0]:
                 grad_x = _lower(to_frequency, grad_hat @ kernel_hat, plan.of_x)
+            if ctx.needs_input_grad[1]:
+                grad_kernel = _kernel_gradient(to_frequency, grad_hat, x_hat, plan.of_kernel)
         return grad_x, grad_kernel, None, None
 
 
