@@ -124,9 +124,18 @@ class _DelayKernel(torch.autograd.Function):
                 grad_weight[..., k] = s0
                 centred = bump.mul_(grad - s0)  # sum_tau of it, u^n / total: s_n - s_0 m_n
                 scale = w / (total * s.square())
-                grad_sigma[..., k] = (centred * distance.square()).sum(0) * scale / s
-                grad_delay[..., k] = centred.mul_(distance).sum(0) * scale
-        return grad_weight, grad_delay, grad_sigma.sum_to_size(sigma.shape), None
+                if ctx.needs_input_grad[2]:
+                    moment = (centred * distance.square()).sum(0)
+                    grad_sigma[..., k] = moment * scale / s
+                if ctx.needs_input_grad[1]:
+                    grad_delay[..., k] = centred.mul_(distance).sum(0) * scale
+        of_delay, of_sigma = ctx.needs_input_grad[1:3]
+        return (
+            grad_weight,
+            grad_delay if of_delay else None,
+            grad_sigma.sum_to_size(sigma.shape) if of_sigma else None,
+            None,
+        )
 
 
 def _arrays(*tensors: Tensor) -> list[NDArray[Any]]:

@@ -32,9 +32,10 @@ class LifConstants(NamedTuple):
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether calls of a module are watched, which a pass that does without the call would hide."""
+    """Whether calls of a module are watched or replaced, so that it must really be called."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind) for kind in kinds)
+    own = any(getattr(module, kind) for kind in kinds) or "forward" in vars(module)
+    return own or bool(torch.nn.modules.module._has_any_global_hook())
 
 
 def knows(norm: nn.Module, x: Tensor, share: Share | None = None) -> bool:
@@ -45,7 +46,7 @@ def knows(norm: nn.Module, x: Tensor, share: Share | None = None) -> bool:
     """
     if not (runs_compiled(x) and type(norm) is nn.BatchNorm1d) or has_hooks(norm):
         return False
-    if norm.running_var is None or not norm.affine:
+    if norm.running_var is None or not (norm.track_running_stats and norm.affine):
         return False
     same = norm.weight.dtype == x.dtype == norm.running_var.dtype
     return same and (not norm.training or _count(x, share) > 1)

@@ -6,6 +6,7 @@ takes once float32 may be shortened to bfloat16. Not every CPU then shortens it:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -42,7 +43,10 @@ def fast_matmul(like: Tensor) -> Iterator[None]:
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """`a @ b` for `[T, N, in]` and `[in, out]`, fast in both directions; autocast is obeyed."""
+    """`a @ b` for `[T, N, in]` and `[in, out]`, fast in both directions; autocast is obeyed.
+
+    Differentiable once.
+    """
     return a @ b if torch.is_autocast_enabled(a.device.type) else _Matmul.apply(a, b)
 
 
@@ -67,7 +71,8 @@ class _Matmul(torch.autograd.Function):
 class _Shortening:
     """Torch's leave to shorten float32 in oneDNN's products.
 
-    One setting serves all threads: the first that needs it sets it, the last one restores it.
+    One setting serves all threads: the first that needs it sets it, the last one restores it. In
+    between, torch's older `get_float32_matmul_precision` raises in other threads.
     """
 
     def __init__(self) -> None:
@@ -88,23 +93,37 @@ class _Shortening:
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                mkldnn: Any = torch.backends.mkldnn
-                mkldnn.matmul.fp32_precision = self._before
+                self._restore()
+
+    def _restore(self) -> None:
+        settings: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+        if settings.fp32_precision == "bf16":  # else somebody has set it meanwhile
+            settings.fp32_precision = self._before
+
+    def after_fork(self) -> None:
+        """A forked process has none of its parent's threads, so nobody uses the setting."""
+        self._lock = Lock()
+        if self._users:
+            self._users = 0
+            self._restore()
 
 
 _shortening = _Shortening()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_shortening.after_fork)
 
 
 @cache
 def _shortened_is_float32() -> bool:
     """Compare one product that may be shortened with float64, once per process."""
-    generator = torch.Generator().manual_seed(0)
-    a = torch.randn(256, 256, generator=generator)
-    b = torch.randn(256, 256, generator=generator)
+    a, b = (
+        torch.randn(256, 256, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
+        for seed in (0, 1)
+    )
     exact = a.double() @ b.double()
     _shortening.enter()
     try:
-        products = [a @ b, torch.bmm(a[None], b[None])[0]]
+        products = [a @ b, torch.bmm(a[None], b[None])[0], torch.bmm(a[None], b.T[None].mT)[0]]
     finally:
         _shortening.leave()
     error = max(float((p.double() - exact).abs().max()) for p in products)

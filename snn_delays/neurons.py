@@ -6,7 +6,6 @@ The only module that imports SpikingJelly. Time constants are in steps; layout `
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any, TypedDict
 
 import torch
@@ -157,18 +156,24 @@ class LeakyIntegrator(nn.Module):
         _check_tau(tau)
         self.tau = float(tau)
         self.decay_input = decay_input
+        self._kept: tuple[object, Tensor] | None = None  # the response of the last length
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C] -> [T, N, C]``, the membrane potential of every step."""
         scale = 1.0 / self.tau if self.decay_input else 1.0
-        response = _response(x.shape[0], self.tau, scale, x.dtype, x.device)
+        settings = (x.shape[0], self.tau, scale, x.dtype, x.device)
+        if type(x) is not Tensor:  # a stand-in, as in tracing
+            response = _response(*settings)
+        else:
+            if self._kept is None or self._kept[0] != settings:
+                self._kept = settings, _response(*settings)
+            response = self._kept[1]
         return matmul(response[None], x.flatten(1)).view(x.shape)
 
     def extra_repr(self) -> str:
         return f"tau={self.tau}, decay_input={self.decay_input}"
 
 
-@lru_cache(maxsize=8)
 def _response(
     steps: int, tau: float, scale: float, dtype: torch.dtype, device: torch.device
 ) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -39,7 +39,11 @@ def in_ranges(kernel: Callable[..., Any], count: int, *args: Any) -> list[Any]:
         return [kernel(*args, 0, count)]
     own, *others = pairwise([count * i // threads for i in range(threads + 1)])
     futures = [_pool(threads - 1).submit(kernel, *args, *ends) for ends in others]
-    return [kernel(*args, *own), *(future.result() for future in futures)]
+    try:
+        first = kernel(*args, *own)
+    finally:
+        wait(futures)  # they write into the arrays
+    return [first, *(future.result() for future in futures)]
 
 
 @cache

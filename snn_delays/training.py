@@ -280,7 +280,11 @@ def _training_batch(
         return x, labels, labels
     seed = _seed(recipe.seed, epoch + 1, batch)
     x, targets = augmented_batch(data, indices, seed, **settings)  # drawn for the whole batch
-    return x[:, own], data.labels[indices.to(data.labels.device)][own], targets[own]
+    return (
+        x[:, own],
+        data.labels[indices.to(data.labels.device, non_blocking=True)][own],
+        targets[own],
+    )
 
 
 def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:

@@ -242,3 +242,13 @@ def test_training_batches_depend_on_seed_epoch_and_batch_alone():
     x, labels, targets = _training_batch(DATA, ALL, make_recipe({}), 2, 3)
     assert torch.equal(x, DATA.batch(ALL)[0])
     assert targets is labels
+
+
+def test_indices_on_the_cpu_tell_how_many_events_there_are(monkeypatch):
+    """So a GPU need not be waited for; a device without values would raise."""
+    seen = DATA.to("meta").events(ALL)
+    assert len(seen.rows) == len(STORE.times_us)
+    asked = []
+    monkeypatch.setattr(SpikeDataset, "_total", lambda self, i: asked.append(i.device.type))
+    augmented_batch(DATA, ALL, 0, channel_shift=1)
+    assert asked == ["cpu"]

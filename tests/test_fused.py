@@ -118,12 +118,22 @@ def with_potentials(node):
     return node
 
 
+def replaced(module):
+    module.forward = lambda x: x
+    return module
+
+
+def without_tracking(norm):
+    norm.track_running_stats = False
+    return norm
+
+
 def not_spiking(node):
     node.surrogate_function.set_spiking_mode(False)
     return node
 
 
-@pytest.mark.parametrize("change", [watched, with_potentials, not_spiking])
+@pytest.mark.parametrize("change", [watched, replaced, with_potentials, not_spiking])
 def test_a_neuron_that_was_changed_is_left_to_spikingjelly(change):
     assert neurons.fused_constants(change(neurons.lif(tau=2.0))) is None
 
@@ -135,15 +145,26 @@ def test_a_neuron_that_was_changed_is_left_to_spikingjelly(change):
         nn.BatchNorm1d(4, track_running_stats=False),
         nn.BatchNorm1d(4).double(),
         watched(nn.BatchNorm1d(4)),
+        replaced(nn.BatchNorm1d(4)),
+        without_tracking(nn.BatchNorm1d(4)),
         nn.LayerNorm(4),
         nn.Identity(),
     ],
-    ids=str,
+    ids=["plain", "untracked", "float64", "watched", "replaced", "no longer", "layer", "none"],
 )
 def test_a_norm_that_it_does_not_know_is_left_to_torch(norm):
     x = currents(dtype=torch.float32)
     assert fused.knows(nn.BatchNorm1d(4), x)
     assert not fused.knows(norm, x)
+
+
+def test_whoever_watches_all_modules_sees_norm_and_neurons():
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        assert not fused.knows(nn.BatchNorm1d(4), currents(dtype=torch.float32))
+        assert neurons.fused_constants(neurons.lif(tau=2.0)) is None
+    finally:
+        handle.remove()
 
 
 def test_one_value_to_a_channel_is_left_to_torch_which_refuses_it():

@@ -1,11 +1,14 @@
 """Fast matrix products are exact to float32, and leave torch's precision as they found it."""
 
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from threading import Barrier, Thread
 
 import pytest
 import torch
 
-from snn_delays.gemm import fast_matmul, matmul
+from snn_delays.gemm import _shortened_is_float32, fast_matmul, matmul
 
 SETTINGS = torch.backends.mkldnn.matmul
 
@@ -61,6 +64,32 @@ def test_threads_share_the_setting_and_the_last_restores_it():
     left.wait()
     thread.join()
     assert seen == ["none"]
+
+
+def test_a_precision_that_is_set_meanwhile_stays(precision):
+    with fast_matmul(torch.zeros(1)):
+        SETTINGS.fp32_precision = "ieee"
+    assert SETTINGS.fp32_precision == "ieee"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
+def test_a_process_forked_meanwhile_has_the_precision_of_before():
+    with fast_matmul(torch.zeros(1)), ProcessPoolExecutor(1, get_context("fork")) as pool:
+        assert pool.submit(precision_now).result(timeout=60) == "none"
+
+
+def precision_now():
+    with fast_matmul(torch.zeros(1)):
+        pass
+    return SETTINGS.fp32_precision
+
+
+def test_the_default_device_does_not_matter():
+    _shortened_is_float32.cache_clear()
+    with torch.device("meta"):
+        assert (
+            matmul(torch.ones(2, 3, 4, device="cpu"), torch.ones(4, 5, device="cpu")).sum() == 120
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from snn_delays import neurons
 from snn_delays.errors import SnnDelaysError
@@ -93,3 +94,15 @@ def test_bad_settings_are_refused():
         neurons.LeakyIntegrator(0.5)
     with pytest.raises(SnnDelaysError, match="`surrogate` must be one of atan"):
         neurons.surrogate("step", 1.0)
+
+
+def test_the_integrator_keeps_one_response_and_none_of_a_stand_in():
+    integrator = neurons.LeakyIntegrator(3.0)
+    with FakeTensorMode():
+        integrator(torch.zeros(4, 2, 1))
+    x = torch.ones(4, 2, 1, requires_grad=True)
+    with torch.inference_mode():
+        expected = integrator(x.detach())
+    assert torch.equal(integrator(x), expected)  # and may be trained with
+    assert integrator(torch.ones(6, 2, 1)).shape == (6, 2, 1)
+    assert integrator(x.double()).dtype == torch.float64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -38,6 +39,21 @@ def test_a_failing_loop_is_heard(threads):
     threads(2)
     with pytest.raises(ZeroDivisionError):
         in_ranges(lambda first, last: 1 // first, 4)
+
+
+def test_no_loop_goes_on_when_another_failed(threads):
+    threads(2)
+    ended = []
+
+    def kernel(first, last):
+        if first == 0:
+            raise KeyError
+        time.sleep(0.1)
+        ended.append(last)
+
+    with pytest.raises(KeyError):
+        in_ranges(kernel, 4)
+    assert ended == [4]
 
 
 def visited(clips):

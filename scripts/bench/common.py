@@ -22,12 +22,14 @@ from snn_delays.summary import device_name
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that all benchmarks have."""
+def arguments(description: str | None, on_gpu: bool = False) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmarks have, and `--device` for some."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cpu", help="cpu or cuda, where the benchmark knows it")
+    parser.set_defaults(device="cpu")
+    if on_gpu:
+        parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument(
         "--clock",
         choices=list(CLOCKS),
@@ -67,6 +69,8 @@ def prepared(options: argparse.Namespace) -> None:
     """Set the number of threads, and keep freed memory as `train` does; the peer gains too."""
     torch.set_num_threads(options.threads)
     keep_freed_memory()
+    if options.device != "cpu":  # float32 on both sides
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
 
 
 def facts(options: argparse.Namespace) -> dict[str, Any]:

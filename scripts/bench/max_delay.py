@@ -21,7 +21,7 @@ MAX_DELAYS = (8, 25, 64, 128, 256, 512)
 
 
 def main() -> None:
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, on_gpu=True)
     parser.add_argument("--batch", type=int, help="clips in a batch; as published when left out")
     parser.add_argument("--peer-batch", type=int, default=16)
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256])
@@ -55,11 +55,10 @@ def sweep(shd: Recipe, batch: int, with_peer: bool, options: Any) -> list[dict[s
     rows: list[dict[str, float]] = []
     for max_delay in MAX_DELAYS:
         recipe = shd.model_copy(update={"max_delay": max_delay})
-        same = (
-            check_same(recipe, batch)
-            if with_peer
-            else {"timed_form_difference": form_difference(recipe, batch)}
-        )
+        if with_peer:
+            same = check_same(recipe, batch, options.device)
+        else:
+            same = {"form_difference": form_difference(recipe, batch, options.device)}
         tasks = [plain, our_step(recipe, x, labels)]
         if with_peer:
             tasks.append(peer_step(recipe, x, labels))

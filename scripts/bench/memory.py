@@ -21,7 +21,7 @@ STEPS = 5  # until the allocator has settled
 
 
 def main() -> None:
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, on_gpu=True)
     parser.add_argument("--recipe", default="shd-paper")
     parser.add_argument("--batch", type=int, help="clips in a batch; as published when left out")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -32,7 +32,7 @@ def main() -> None:
         return
     recipe = load_recipe(options.recipe, parse_overrides(options.set))
     batch = clips(recipe, options.batch)
-    differences = check_same(recipe, batch)
+    differences = check_same(recipe, batch, options.device)
     command = [sys.executable, *sys.argv, "--only"]
     peaks = {
         who: float(subprocess.run([*command, who], stdout=subprocess.PIPE, check=True).stdout)

@@ -23,7 +23,7 @@ RATE = 3 * 1e-11  # seconds of a multiplication forward and backward, to skip wh
 
 
 def main() -> None:
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, on_gpu=True)
     parser.add_argument("--taps", type=int, default=25)
     parser.add_argument("--longest", type=float, default=10.0, help="skip slower dense runs, in s")
     options = parser.parse_args()

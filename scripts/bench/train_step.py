@@ -13,7 +13,7 @@ from snn_delays.config import load_recipe, parse_overrides
 
 
 def main() -> None:
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, on_gpu=True)
     parser.add_argument("--recipe", default="shd")
     parser.add_argument("--batch", type=int, help="clips in a batch; as published when left out")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -21,7 +21,7 @@ def main() -> None:
     prepared(options)
     recipe = load_recipe(options.recipe, parse_overrides(options.set))
     batch = clips(recipe, options.batch)
-    differences = check_same(recipe, batch)
+    differences = check_same(recipe, batch, options.device)
     x, labels = example(recipe, batch, device=options.device)
     plain = recipe.model_copy(update={"delays": "none"})
     ours = our_step(recipe, x, labels)

@@ -144,9 +144,10 @@ def augmented_batch(
     Raises:
         DataError: an augmentation of single spikes is asked for, but the data are frames.
     """
-    indices = indices.to(data.labels.device)
     generator = Generator(data.labels.device).manual_seed(seed)
-    targets = F.one_hot(data.labels[indices], len(data.classes)).float()
+    # Indices stay where they are: on the CPU they tell how many events there will be.
+    labels = data.labels[indices.to(data.labels.device, non_blocking=True)]
+    targets = F.one_hot(labels, len(data.classes)).float()
     samples = len(indices)
     if isinstance(data, SpikeDataset):
         events, channels = data.events(indices), data.source_channels

@@ -174,7 +174,8 @@ class SpikeDataset(ClipDataset):
 
         `x` holds spike counts.
         """
-        total, indices = self._total(indices), indices.to(self.labels.device)
+        total = self._total(indices)
+        indices = indices.to(self.labels.device, non_blocking=True)
         x = bin_events(
             self._times_us,
             self._units,
@@ -212,7 +213,7 @@ class SpikeDataset(ClipDataset):
 
     def events(self, indices: Tensor) -> Events:
         """The spikes of several samples; `indices` as in `batch`."""
-        clips = self._clips[indices.to(self.labels.device)]
+        clips = self._clips[indices.to(self.labels.device, non_blocking=True)]
         total = self._total(indices)
         return gather_events(self._times_us, self._units, self._offsets, clips, total)
 
