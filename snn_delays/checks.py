@@ -91,9 +91,14 @@ def check_batch(x: object, channels: int, like: Tensor, expected: str) -> None:
         raise ShapeError("`x`", expected, list(x.shape), remedy)
     if x.device != like.device:
         raise ShapeError("`x`", f"on {like.device}, as the network is", x.device)
-    mixed = x.is_floating_point() and torch.is_autocast_enabled(x.device.type)
-    if x.dtype != like.dtype and not mixed:
+    if x.dtype != like.dtype and not (x.is_floating_point() and under_autocast(x)):
         raise ShapeError("`x`", f"of dtype {like.dtype}, as the network is", x.dtype)
+
+
+def under_autocast(x: Tensor) -> bool:
+    """Whether autocast is on for the device of `x`; some, such as meta, know none."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def sees_values(tensor: Tensor) -> bool:

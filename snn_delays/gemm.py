@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from snn_delays.checks import under_autocast
+
 _LARGEST_RELATIVE_ERROR = 3e-6  # float32 reaches about 5e-7 here, bfloat16 about 3e-3
 
 
@@ -28,7 +30,7 @@ def fast_matmul(like: Tensor) -> Iterator[None]:
     setting of torch that chooses it is for the whole process, and restored on leaving.
     """
     unmixed: AbstractContextManager[Any] = nullcontext()
-    if torch.is_autocast_enabled(like.device.type):
+    if under_autocast(like):
         unmixed = torch.autocast(like.device.type, enabled=False)
     may_shorten = like.dtype == torch.float32 and like.device.type == "cpu"
     with unmixed:
@@ -47,7 +49,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
     Differentiable once.
     """
-    return a @ b if torch.is_autocast_enabled(a.device.type) else _Matmul.apply(a, b)
+    return a @ b if under_autocast(a) else _Matmul.apply(a, b)
 
 
 class _Matmul(torch.autograd.Function):
