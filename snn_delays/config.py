@@ -29,9 +29,6 @@ class Augment(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    blend_share: float = Field(
-        0.0, ge=0, le=1, description="share of clips that exchange spikes within their class"
-    )
     channel_shift: int = Field(0, ge=0, le=32767, description="largest shift, source channels")
     channel_jitter: float = Field(
         0.0, ge=0, le=32767, description="deviation of each spike's channel"

@@ -167,56 +167,6 @@ def test_cut_mix_keeps_steps_whole_and_weighs_them(seed, share):
         assert torch.equal(mixed, x)
 
 
-@given(st.lists(st.integers(0, 2), min_size=1, max_size=12), st.floats(0, 1), st.integers(0, 99))
-@settings(max_examples=40)
-def test_rings_hold_one_class_and_every_clip_once(classes, share, seed):
-    labels = torch.tensor(classes)
-    after = augment._next_of_its_class(labels, share, generator(seed))
-    assert torch.equal(after.sort().values, torch.arange(len(labels)))
-    assert torch.equal(labels[after], labels)
-    if share == 0:
-        assert torch.equal(after, torch.arange(len(labels)))
-    if share == 1:  # one ring for each class: walking it visits every clip of the class
-        for label in set(classes):
-            start = here = classes.index(label)
-            visited = {here}
-            while (here := int(after[here])) != start:
-                visited.add(here)
-            assert len(visited) == classes.count(label)
-
-
-@given(st.integers(0, 2**31))
-@settings(max_examples=10)
-def test_blending_moves_spikes_within_a_class_and_by_one_lag_for_each_pair(seed):
-    events, labels = DATA.events(ALL), torch.tensor([0, 1, 0, 0, 1, 2])
-    late = events.at(events.times_us + 500_000)  # so that none is moved to before 0
-    blended = augment.blend(late, labels, 1.0, generator(seed))
-    rows, sources = blended.rows.long(), late.rows.long()
-    assert torch.equal(blended.units, late.units)
-    assert torch.equal(labels[rows], labels[sources])
-    stayed = rows == sources
-    assert torch.equal(blended.times_us[stayed], late.times_us[stayed])
-    assert torch.equal(stayed[sources == 5], torch.ones(int((sources == 5).sum())).bool())
-    for source in range(5):
-        lags = (blended.times_us - late.times_us)[(sources == source) & ~stayed]
-        assert len(set(lags.tolist())) <= 1
-        (target,) = set(rows[(sources == source) & ~stayed].tolist()) or {source}
-        means = [late.times_us[sources == n].double().mean() for n in (source, target)]
-        assert len(lags) == 0 or abs(lags[0] - (means[1] - means[0])) <= 2
-
-
-def test_half_of_the_spikes_move_and_those_gone_stay_gone():
-    n = 20_000
-    rows = torch.arange(2, dtype=torch.int32).repeat(n // 2)
-    times = torch.full((n,), 1000, dtype=torch.int32)
-    times[:100] = GONE_US
-    events = Events(times, torch.zeros(n, dtype=torch.int16), rows)
-    blended = augment.blend(events, torch.tensor([4, 4]), 1.0, generator())
-    assert abs((blended.rows != rows).double().mean() - 0.5) < 5 * 0.5 / n**0.5
-    assert torch.equal(blended.times_us, times)
-    assert torch.equal(augment.blend(events, torch.tensor([4, 4]), 0.0, generator()).rows, rows)
-
-
 def test_off_is_the_plain_batch():
     x, targets = augmented_batch(DATA, ALL, 0, **Augment().model_dump())
     plain, labels = DATA.batch(ALL)
@@ -225,7 +175,6 @@ def test_off_is_the_plain_batch():
 
 
 SETTINGS = {
-    "blend_share": 1.0,
     "channel_shift": 2,
     "channel_jitter": 1.0,
     "time_shift_ms": 30.0,
@@ -261,9 +210,8 @@ def test_frames_know_shifts_and_cut_mix_only():
     x, _ = augmented_batch(data, indices, 0, time_shift_ms=30, channel_shift=2, cut_mix_share=0.5)
     assert x.shape == (10, 4, 6)
     assert not torch.equal(x, data.batch(indices)[0])
-    for spikes_only in ("drop", "blend_share"):
-        with pytest.raises(DataError, match="gsc train holds frames, not spikes"):
-            augmented_batch(data, indices, 0, **{spikes_only: 0.1})
+    with pytest.raises(DataError, match="gsc train holds frames, not spikes"):
+        augmented_batch(data, indices, 0, drop=0.1)
 
 
 def test_recipes_name_them():

@@ -72,7 +72,7 @@ def test_a_step_of_training_does_not_wait_for_the_gpu():
     optimisation = Optimisation(net, recipe)
     store = random_store(24)
     data = SpikeDataset(store, range(24), dt_ms=10, steps=20, channel_bin=1).to("cuda")
-    moved = {"blend_share": 0.5, "channel_shift": 2, "channel_jitter": 1.0, "cut_mix_share": 0.5}
+    moved = {"channel_shift": 2, "channel_jitter": 1.0, "cut_mix_share": 0.5}
 
     def step():
         x, targets = augmented_batch(data, torch.arange(24), 1, **moved)

@@ -9,34 +9,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from snn_delays.data.binning import GONE_US, Events
+from snn_delays.data.binning import Events
 from snn_delays.data.dataset import ClipDataset, SpikeDataset
 from snn_delays.errors import DataError
-
-
-def blend(events: Events, labels: Tensor, share: float, generator: Generator) -> Events:
-    """Let clips of one class exchange spikes: voices between those that were recorded.
-
-    A random `share` of the clips take part; those of a class form a ring in random order. Each of
-    their spikes goes to the next clip of its ring with probability 1/2, its time moved by the
-    difference of both clips' mean times, so that the words lie on top of each other. A clip alone
-    of its class keeps its spikes.
-
-    Args:
-        labels: `[N]`, the class of each clip.
-
-    Source:
-        Blending two clips of a class, aligned at their centres: Nowotny, Turner, Knight 2025
-        (arXiv:2212.01232). Differs: spikes are exchanged within a batch, so none is used twice.
-    """
-    after = _next_of_its_class(labels, share, generator)
-    mean = _mean_times(events, len(labels))
-    lag = mean.index_select(0, after) - mean
-    moves = _uniform(len(events.rows), generator) < 0.5
-    here = events.rows.to(torch.int64)
-    blended = events.at(events.times_us + lag.index_select(0, here) * moves)
-    rows = torch.where(moves, after.index_select(0, here), here)
-    return blended._replace(rows=rows.to(events.rows.dtype))
 
 
 def shift_channels(
@@ -141,7 +116,6 @@ def augmented_batch(
     indices: Tensor,
     seed: int,
     *,
-    blend_share: float = 0.0,
     channel_shift: int = 0,
     channel_jitter: float = 0.0,
     time_shift_ms: float = 0.0,
@@ -156,7 +130,6 @@ def augmented_batch(
         data: spikes, or frames (which know only the shifts and cut-mix).
         indices: int64 `[N]`, which samples.
         seed: the same seed, indices and settings give the same batch on the same kind of device.
-        blend_share: see `blend`.
         channel_shift: see `shift_channels`; channels are those of the source, before binning.
         channel_jitter: see `jitter_channels`.
         time_shift_ms: see `shift_time`; whole steps for frames.
@@ -178,8 +151,6 @@ def augmented_batch(
     samples = len(indices)
     if isinstance(data, SpikeDataset):
         events, channels = data.events(indices), data.source_channels
-        if blend_share:
-            events = blend(events, labels, blend_share, generator)
         if channel_shift:
             events = shift_channels(events, samples, channel_shift, channels, generator)
         if channel_jitter:
@@ -195,10 +166,10 @@ def augmented_batch(
             events = add_noise(events, samples, noise, duration_us, channels, generator)
         x = data.count(events, samples)
     else:
-        if blend_share or channel_jitter or time_warp or drop or noise:
+        if channel_jitter or time_warp or drop or noise:
             raise DataError(
-                f"{data.name} holds frames, not spikes, so they have no blend_share, "
-                "channel_jitter, time_warp, drop or noise",
+                f"{data.name} holds frames, not spikes, so they have no channel_jitter, "
+                "time_warp, drop or noise",
                 remedy="Use channel_shift, time_shift_ms or cut_mix_share.",
             )
         x, _ = data.batch(indices)
@@ -207,29 +178,6 @@ def augmented_batch(
     if cut_mix_share:
         x, targets = cut_mix(x, targets, cut_mix_share, generator)
     return x, targets
-
-
-def _next_of_its_class(labels: Tensor, share: float, generator: Generator) -> Tensor:
-    """For each clip the next one in its class's ring of those that take part, else itself."""
-    place = torch.arange(len(labels), device=labels.device)
-    alone = _uniform(len(labels), generator) >= share
-    ring = torch.where(alone, -1 - place, labels)
-    order = torch.argsort(ring + _uniform(len(labels), generator).double())
-    ring = ring.index_select(0, order)
-    last = ring != ring.roll(-1)
-    last[-1:] = True
-    following = torch.where(last, torch.searchsorted(ring, ring), place + 1)
-    return torch.empty_like(order).scatter_(0, order, order.index_select(0, following))
-
-
-def _mean_times(events: Events, samples: int) -> Tensor:
-    """int64 `[N]`, the mean time of each clip's spikes in whole microseconds; 0 if it has none."""
-    counts = (events.times_us != GONE_US).to(torch.int64)
-    times, rows = events.times_us * counts, events.rows.to(torch.int64)
-    zeros = torch.zeros(samples, dtype=torch.int64, device=rows.device)
-    # Sums of integers, since those of floats depend on the order of a GPU's threads.
-    total, count = zeros.scatter_add(0, rows, times), zeros.scatter_add(0, rows, counts)
-    return total.div(count.clamp(min=1), rounding_mode="floor")
 
 
 def _uniform(count: int, generator: Generator) -> Tensor:
