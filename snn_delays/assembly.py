@@ -132,6 +132,15 @@ def start_from(net: DelaySNN, run: str) -> None:
     """
     folder = RunFolder(run)
     trained = load_trained(folder)[0].state_dict()
+    sizes, own = (
+        {name: list(t.shape) for name, t in state.items()} for state in (trained, net.state_dict())
+    )
+    if sizes != own:
+        raise RunError(
+            f"The network in {run} is not of the sizes that this recipe asks for",
+            remedy="--init needs the same channels, classes, hidden, kernel_count, granularity, "
+            "bias and learn_tau.",
+        )
     ckpt.check_fit(net, trained, folder.model_file)
     net.load_state_dict(trained)
     clamp_delays(net)  # they may have another range than those of `run`

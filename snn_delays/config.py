@@ -236,6 +236,10 @@ def make_recipe(fields: Mapping[str, Any], where: str = "the recipe") -> Recipe:
         if not first["loc"]:
             raise RecipeError(f"In {where}, {message}") from None
         key = ".".join(str(part) for part in first["loc"])
+        if first["type"] in ("int_parsing", "int_type", "int_from_float"):
+            message = "must be a whole number"
+        if first["type"] in ("float_parsing", "float_type"):
+            message = "must be a number"
         message = message[0].lower() + message[1:]
         raise RecipeError(f"In {where}, `{key}`: {message}; got {first['input']!r}") from None
 
@@ -296,8 +300,8 @@ def _check_key(key: str, where: str) -> None:
     if key in legal:
         return
     near = difflib.get_close_matches(key, legal, n=1)
-    hint = f"Did you mean `{near[0]}`? " if near else ""
-    raise RecipeError(f"In {where}, `{key}` is not a field. {hint}Fields: {', '.join(legal)}")
+    hint = f"Did you mean `{near[0]}`?" if near else f"Fields: {', '.join(legal)}"
+    raise RecipeError(f"In {where}, `{key}` is not a field. {hint}")
 
 
 def _keys() -> list[str]:

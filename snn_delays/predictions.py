@@ -117,6 +117,8 @@ def clips_from_npz(path: str | Path) -> list[NDArray[np.generic]]:
             x = file["x"]
     except DataError:
         raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is not there") from error
     except _UNREADABLE as error:
         reason = getattr(error, "strerror", None) or (str(error) or "damaged").splitlines()[0]
         raise DataError(f"{path} cannot be read as an .npz file ({reason})") from error

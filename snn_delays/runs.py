@@ -114,8 +114,9 @@ class RunFolder:
             RunError: this is not a run folder.
         """
         if not self.recipe_file.is_file():
+            lacks = "it has no recipe.toml" if self.path.exists() else "it is not there"
             raise RunError(
-                f"{self.path} is not a run folder (it has no recipe.toml)",
+                f"{self.path} is not a run folder ({lacks})",
                 remedy="Name the folder that `snn-delays train` wrote.",
             )
         return self.recipe_file

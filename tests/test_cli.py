@@ -244,13 +244,60 @@ def test_an_exported_network_remembers_who_was_held_out(call, tmp_path):
         (["compare", "--resume", "--out", "OUT", "--epochs", "2"], "Leave out --recipe"),
         (["compare", "--axis", "seed=1,2"], "--axis must be fields other than"),
         (["compare", "--seeds", "0"], "--seeds must be at least 1"),
+        (["train", "--set", "max_delay=abc"], "`max_delay`: must be a whole number; got 'abc'"),
+        (["train", "--epoch", "3"], "Error: No such option: --epoch"),
+        (["train", "--epochs", "abc"], "'--epochs': it must be a whole number."),
+        (["train", "--dataset", "shdd"], "Error: Invalid value for '--dataset': 'shdd' is not one"),
+        (["trian"], "Error: No such command 'trian'."),
+        (["verify"], "Error: Missing argument"),
+        (["export", "OUT/none"], "is not a run folder (it is not there)"),
+        (["run", "NETWORK", "OUT/none.npz", "-o", "OUT/y.npz"], "none.npz is not there."),
     ],
 )
-def test_mistakes_are_one_sentence_and_exit_code_2(call, tmp_path, words, message):
-    code, _, err = call(*[w.replace("OUT", str(tmp_path)) for w in words])
+def test_mistakes_are_one_sentence_and_exit_code_2(call, trained, tmp_path, words, message):
+    network = str(trained[0].network_file)
+    words = [w.replace("OUT", str(tmp_path)).replace("NETWORK", network) for w in words]
+    code, _, err = call(*words)
     assert code == 2
     assert message in err.replace("\n", "")
     assert "Traceback" not in err
+    assert len(err.splitlines()) == 1  # no box, no usage
+
+
+def test_a_command_without_words_shows_its_help(call):
+    for words in ((), ("data",)):
+        code, out, err = call(*words)
+        assert code == 2
+        assert "Commands" in out + err
+
+
+def test_costly_rounding_is_said_with_a_remedy(call, trained, capsys):
+    from rich.console import Console
+
+    from snn_delays.cli.train import report
+
+    for live, said in ((0.92, False), (0.96, True)):
+        summary = {**trained[1], "test_accuracy": 0.9, "test_accuracy_live": live}
+        report(summary, trained[0].path, Console())
+        out = capsys.readouterr().out.replace("\n", " ")
+        assert ("Rounding the delays costs 6 points" in out) == said
+        assert ("--set sigma_floor=0.1" in out) == said
+
+
+def test_the_time_left_does_not_count_what_the_first_batch_compiles(monkeypatch, capsys):
+    from rich.console import Console
+
+    from snn_delays.cli import console
+
+    clock = iter([0.0, 60.0, 64.0])  # the start; the first batch; the end of the first epoch
+    monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
+    reporter = console.TerminalReporter(Console(soft_wrap=True))
+    reporter.start(epochs=3, done=0, batches=5)
+    for batch in range(1, 6):
+        reporter.batch(1, batch)
+    record = {"epoch": 1, "train_loss": 1.0, "train_accuracy": 0.5, "sigma": 1.0}
+    reporter.epoch(record | {"samples_per_second": 9.0})
+    assert "10 s left" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["empty", "no x", "flat", "text", "nan"])

@@ -20,7 +20,10 @@ def test_every_arm_is_measured_once_and_workers_share(monkeypatch, tmp_path):
         for seed in range(3)
         for arm in cost
     ]
-    assert timing.expected_seconds(jobs, workers=2, threads=1) == 3 * 10 * 4 / 2
+    assert (
+        timing.expected_seconds(jobs, workers=2, threads=1)
+        == (3 * 10 * 4 + 6 * timing._RUN_SECONDS) / 2
+    )
     assert asked == [("none", 1), ("learned", 1)]
     assert timing.expected_seconds([], 2, 1) == 0
 

@@ -35,10 +35,10 @@ def test_overrides_are_toml_values_or_plain_words():
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("epoch=3", "`epoch` is not a field. Did you mean `epochs`.*Fields: name, seed"),
+        ("epoch=3", "`epoch` is not a field. Did you mean `epochs`"),
         ("epochs", "--set must be key=value"),
         ("=3", "--set must be key=value"),
-        ("epochs=many", "`epochs`: input should be a valid integer"),
+        ("epochs=many", "`epochs`: must be a whole number"),
         ("epochs=0", "`epochs`: .*greater than or equal to 1; got 0"),
         ("dropout=1.0", "`dropout`: .*less than 1"),
         ("tau=nan", "`tau`: input should be a finite number"),

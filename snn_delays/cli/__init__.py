@@ -5,6 +5,7 @@ Errors a user can cause end with one sentence and exit code 2, never a traceback
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -77,19 +78,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     limit_spinning()
     try:
         with Signals():
-            app(args=arguments)
+            # typer would draw a box around what is wrong with an option
+            code = app(args=arguments, standalone_mode=False)
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+            raise SystemExit(2) from None
         if "--debug" in arguments[:1]:
             traceback.print_exc()
         code, text = _explain(error)
         error_console().print(f"[bold red]Error:[/] {_escaped(text)}")
         raise SystemExit(code) from None
+    raise SystemExit(code or 0)
 
 
 def _explain(error: Exception) -> tuple[int, str]:
     """Exit code and one sentence for an error."""
     if isinstance(error, SnnDelaysError):
         return error.exit_code, str(error)
+    if hasattr(error, "format_message"):  # of the command line's own words and options
+        text = error.format_message().replace("Value error, ", "").removesuffix(".")
+        text = re.sub("Input should be a valid integer.*", "it must be a whole number", text)
+        text += "" if text.endswith("?") else "."
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "snn-delays"
+        return 2, f"{text} Options and what they mean: {command} --help."
+    if isinstance(error, typer.Abort):
+        return 1, "Not answered; nothing was done."
     if isinstance(error, OSError):
         return 2 if is_bad_name(error) else 1, f"{disk_sentence(error)}."
     if is_out_of_memory(error):

@@ -74,8 +74,8 @@ class TerminalReporter(Reporter):
         self.output = output
         self.lines = lines
         self.progress: Progress | None = None
-        self.epochs = self.done_before = self.batches = 0
-        self.began = 0.0
+        self.epochs = self.batches = 0
+        self.timed, self.began = 0, 0.0
 
     def message(self, text: str) -> None:
         """A sentence for the user."""
@@ -84,8 +84,8 @@ class TerminalReporter(Reporter):
 
     def start(self, epochs: int, done: int, batches: int) -> None:
         """Open the bars."""
-        self.epochs, self.done_before, self.batches = epochs, done, batches
-        self.began = time.perf_counter()
+        self.epochs, self.batches = epochs, batches
+        self.timed, self.began = 0, time.perf_counter()
         if done:
             self.output.print(f"Continuing after epoch {done}.")
         if not self.output.is_terminal:
@@ -109,6 +109,9 @@ class TerminalReporter(Reporter):
 
     def batch(self, epoch: int, batch: int) -> None:
         """Move the bar on."""
+        if self.timed == 0:  # loops are compiled in the first batch: it says nothing of the others
+            self.began = time.perf_counter()
+        self.timed += 1
         if self.progress is not None:
             completed = (epoch - 1) * self.batches + batch
             self.progress.update(self.task, completed=completed)
@@ -123,8 +126,8 @@ class TerminalReporter(Reporter):
             return
         if not self.lines:
             return
-        done = record["epoch"] - self.done_before
-        left = (time.perf_counter() - self.began) / done * (self.epochs - record["epoch"])
+        seconds = (time.perf_counter() - self.began) / max(self.timed - 1, 1)  # for each batch
+        left = seconds * self.batches * (self.epochs - record["epoch"])
         self.output.print(f"{line}  {duration(left)} left")
 
     def stop(self) -> None:

@@ -256,7 +256,7 @@ def _say_what(network: Network, path: Path) -> None:
     longest = max(int(layer.delays.max()) for layer in network.layers)
     console().print(
         f"{path}: {len(network.layers)} layers, {synapses} synapses, "
-        f"delays 0 to {longest} steps of {network.dt_ms:g} ms, {path.stat().st_size / 1e6:.1f} MB"
+        f"delays 0 to {longest} steps of {network.dt_ms:g} ms, {path.stat().st_size / 1e3:.0f} kB"
     )
 
 
@@ -273,6 +273,7 @@ def _say_what_differs(network: Network, to: FormatName, fitted_to: TargetName | 
     )
     if fitted_to is TargetName.loihi2 and (several or to is FormatName.netx):
         console().print(
-            "A network.json has a weight scale for each output (or --scale layer), a netx file one"
-            " for each layer and a rounded bias, threshold and leak: they are different networks."
+            "A network.json has a weight scale for each output, a netx file one for each layer"
+            " (as --scale layer) and a rounded bias, threshold and leak: export for the file that"
+            " you will use, and judge the network by that one."
         )

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from snn_delays.reporting import Reporter
     from snn_delays.runs import RunFolder
 
+_COSTLY_ROUNDING = 0.05
+"""The share of clips that rounding may cost before it is worth a word."""
+
 
 def train_command(
     dataset: opt.DatasetOption = None,
@@ -211,6 +214,13 @@ def report(summary: dict[str, Any], path: Path, output: Any) -> None:
         output.print(
             f"Valid accuracy with integer delays: {percent(summary['valid_accuracy'])} "
             f"({summary['valid_clips']} clips, epoch {summary['chosen_epoch']} chosen by it)"
+        )
+    split = "test" if summary["test_accuracy"] is not None else "valid"
+    rounded, live = summary[f"{split}_accuracy"], summary[f"{split}_accuracy_live"]
+    if rounded is not None and live - rounded > _COSTLY_ROUNDING:
+        output.print(
+            f"Rounding the delays costs {100 * (live - rounded):.0f} points: the kernels are still "
+            "too wide. Narrow them more, and sooner: --set sigma_floor=0.1 --set sigma_share=0.7"
         )
     output.print(
         f"{summary['parameters']} parameters, {summary['synapses']} synapses, "

@@ -18,6 +18,8 @@ from snn_delays.runs import RunFolder
 from snn_delays.training import train
 
 _LONGEST_SECONDS = 5.0
+_RUN_SECONDS = 3.0
+"""A run's start, test, export and pictures (scripts/bench/workers.py: ten short runs took 29 s)."""
 _EVALUATION_SHARE = 0.5
 """Answering the data that choose the epoch, live and rounded, against training on as many clips."""
 
@@ -74,12 +76,11 @@ def seconds_per_epoch(job: Job, threads: int) -> float:
 def expected_seconds(jobs: Sequence[Job], workers: int, threads: int) -> float:
     """Time that jobs will take, each like the first one of its arm.
 
-    Runs a few seconds for each arm. What an axis changes about the time is not seen, nor is the
-    time to export, draw and test, a small share of a long run.
+    Runs a few seconds for each arm. What an axis changes about the time is not seen.
     """
     epoch: dict[str, float] = {}
     for job in jobs:
         if job.arm not in epoch:
             epoch[job.arm] = seconds_per_epoch(job, threads)
-    total = sum(epoch[job.arm] * job.recipe.epochs for job in jobs)
+    total = sum(epoch[job.arm] * job.recipe.epochs + _RUN_SECONDS for job in jobs)
     return total / min(workers, len(jobs)) if jobs else 0.0

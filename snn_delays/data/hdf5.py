@@ -100,6 +100,8 @@ def read_events(
         raise
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "truncated file" in reason:  # libhdf5 goes on with addresses
+            reason = "it ends too early"
         raise DataError(
             f"{source} cannot be read as HDF5 ({reason})",
             remedy="It is damaged, cut short or another kind of file: fetch it again.",
