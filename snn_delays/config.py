@@ -78,7 +78,9 @@ class Recipe(BaseModel):
 
     # Network
     hidden: tuple[Positive, ...] = Field((256, 256), min_length=1, description="layer widths")
-    delays: Literal["learned", "fixed", "none"] = Field("learned", description="the arm")
+    delays: Literal["learned", "fixed", "none"] = Field(
+        "learned", description="whether there are delays, and how they come about"
+    )
     granularity: Literal["synaptic", "axonal", "dendritic"] = Field(
         "synaptic", description="one delay per synapse, per input or per output"
     )

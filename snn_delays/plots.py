@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from snn_delays.assembly import load_held_out, load_trained
 from snn_delays.atomic import replacing
@@ -65,13 +67,18 @@ def variant_curves(
 
 def curves(history: list[Record]) -> Figure:
     """Loss, accuracy (train; live and rounded on held-out data) and sigma over the epochs."""
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 3.2), layout=ConstrainedLayoutEngine(wspace=0.1))
     loss, accuracy = figure.subplots(1, 2)
     epochs = [r["epoch"] for r in history]
-    loss.plot(epochs, [r["train_loss"] for r in history], color=_BLUE, label="train loss")
+    marker = "o" if len(epochs) == 1 else ""  # a line of one point is nothing
+    losses = [r["train_loss"] for r in history]
+    loss.plot(epochs, losses, marker=marker, color=_BLUE, label="train loss")
     loss.set(xlabel="epoch", ylabel="loss", yscale="log")
+    for which in (loss.yaxis.set_major_formatter, loss.yaxis.set_minor_formatter):
+        which(FuncFormatter(lambda value, _: f"{value:g}" if _is_plain(value) else ""))
     width = loss.twinx()
-    width.plot(epochs, [r["sigma"] for r in history], color=_GREY, linestyle=":", label="sigma")
+    sigmas = [r["sigma"] for r in history]
+    width.plot(epochs, sigmas, marker=marker, color=_GREY, linestyle=":", label="sigma")
     width.set(ylabel="sigma (steps)")
     loss.legend(handles=[*loss.lines, *width.lines], frameon=False)
     shown = {"train_accuracy": ("train", _GREY, "-")}
@@ -81,10 +88,17 @@ def curves(history: list[Record]) -> Figure:
     for key, (label, color, style) in shown.items():
         if key in history[0]:
             values = [100 * r[key] for r in history]
-            accuracy.plot(epochs, values, color=color, linestyle=style, label=label)
-    accuracy.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 101))
+            accuracy.plot(epochs, values, marker=marker, color=color, linestyle=style, label=label)
+    accuracy.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 103))
+    for axis in (loss, accuracy):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     accuracy.legend(frameon=False)
     return figure
+
+
+def _is_plain(value: float) -> bool:
+    """Whether a value begins with 1, 2 or 5: enough labels for an axis of logarithms."""
+    return f"{value:e}"[0] in "125"
 
 
 def delay_histograms(net: DelaySNN) -> Figure:
@@ -118,13 +132,16 @@ def raster(net: DelaySNN, data: ClipDataset, clip: int, classes: list[str]) -> F
     figure = Figure(figsize=(7, 6.4), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, sharex=True)
     _dots(top, x[:, 0], "input channel")
-    _dots(middle, result.spikes[0][:, 0], "hidden neuron")
+    _dots(middle, result.spikes[0][:, 0], "neuron of hidden layer 1")
     answer, label = int(result.scores[0].argmax()), int(labels[0])
     potentials = result.potentials[:, 0].softmax(-1)
+    named = {label: (_BLUE, f"{classes[label]}, the true class")}
+    if answer != label:
+        named[answer] = (_ORANGE, f"{classes[answer]}, the answer")
     for index in range(len(classes)):
-        color = _BLUE if index == label else _ORANGE if index == answer else "#dddddd"
-        order = 3 if index in (label, answer) else 1
-        bottom.plot(potentials[:, index], color=color, zorder=order)
+        color, name = named.get(index, ("#dddddd", None))
+        bottom.plot(potentials[:, index], color=color, zorder=1 + 2 * (index in named), label=name)
+    bottom.legend(frameon=False)
     bottom.set(xlabel="step", ylabel="softmax of readout")
     verdict = "right" if answer == label else f"wrong, it says {classes[answer]}"
     top.set_title(f"{data.name}, clip {clip}: {classes[label]} ({verdict})")

@@ -7,11 +7,14 @@ import re
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
+from pydantic import BaseModel
 from tiny import FLAGS
 
 from snn_delays.cli import main
+from snn_delays.config import Recipe
 
 DOCS = Path(__file__).parent.parent / "scripts" / "docs"
 FENCE = re.compile(r"```(sh|python|toml)\n(.*?)```", re.DOTALL)
@@ -67,6 +70,29 @@ def run(line):
     except SystemExit as stop:
         code = stop.code or 0
     assert code == 0, line
+
+
+def fields_table():
+    """The table of `scripts/docs/recipe-fields.md`: every field, its default and its meaning."""
+    lines = ["| field | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Recipe.model_fields.items():
+        inner = type(field.default).model_fields if isinstance(field.default, BaseModel) else {}
+        rows = {f"{name}.{key}": each for key, each in inner.items()} or {name: field}
+        for key, each in rows.items():
+            default, words = each.default, [each.description]
+            if get_origin(each.annotation) is Literal:
+                words.append(", ".join(f"`{choice}`" for choice in get_args(each.annotation)))
+            if isinstance(default, bool) or default is None:
+                default = str(default).lower()
+            if isinstance(default, tuple):
+                default = ",".join(map(str, default))
+            lines.append(f"| `{key}` | `{default}` | {': '.join(words)} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_every_field_of_a_recipe_is_explained():
+    page = (DOCS / "recipe-fields.md").read_text("utf-8")
+    assert page.endswith("\n\n" + fields_table()), fields_table()
 
 
 def test_there_are_pages_and_the_tutorial_goes_from_recordings_to_a_chip():
