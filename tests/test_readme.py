@@ -6,7 +6,6 @@ import shlex
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 from tiny import FLAGS
 
 from snn_delays.cli import main
@@ -32,7 +31,6 @@ def test_the_readme_has_the_two_set_up_commands():
 
 def test_every_snn_delays_command_runs(tmp_path, monkeypatch, shd_folder):
     monkeypatch.chdir(tmp_path)
-    np.savez("DATA.npz", x=np.zeros((2, 60, 40), np.int8))
     ran = []
     for command in commands():
         words = shlex.split(command)
