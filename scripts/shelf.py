@@ -130,8 +130,8 @@ def card(result: CellResult, study: Study, results: Results, about: str) -> str:
         parts.append(f"Delays from 0 to {recipe.max_delay}:\n\n```text\n{bars(summary)}\n```")
     parts.append(
         "The run again, then the network's answers to the clips beside it (`answers.npz` has "
-        "them). On the same machine, with the same versions and threads, the run gives this network "
-        "to the bit; elsewhere one that differs from it as another seed's does:"
+        "them). On the same machine, with the same versions and threads, the run gives this "
+        "network to the bit; elsewhere one that differs from it as another seed's does:"
         f"\n\n```sh\nsnn-delays train --recipe {folder}/recipe.toml{data}\n"
         f"snn-delays run {folder}/network.json.gz {folder}/clips.npz -o answers.npz\n```"
     )
