@@ -60,7 +60,7 @@ def clip_picture(network: Network, x: np.ndarray, title: str, label: str | None 
     axis.set(xlabel="step", xlim=(-0.5, settings.steps + settings.tail_steps - 0.5))
     for axis in figure.axes:  # steps, delays, neurons and synapses are whole
         if axis.get_xlabel():
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     return figure
 
 
@@ -122,7 +122,8 @@ def _readout(axis: Any, network: Network, result: Result) -> None:
     else:
         curves, label = softmax(result.output[0]), "softmax of readout"
     axis.plot(curves, color=_GREY)
-    axis.plot(curves[:, answer], color=_BLUE, label=network.readout.classes[answer])
+    name = f"{network.readout.classes[answer]}, the answer"
+    axis.plot(curves[:, answer], color=_BLUE, label=name)
     axis.set(ylabel=label)
     axis.legend(frameon=False, loc="upper left")
 
@@ -140,7 +141,8 @@ def _matrix(figure: Figure, axis: Any, layer: Layer, title: str) -> None:
         vmin=0,
         vmax=max(layer.max_delay, 1),
     )
-    axis.set(title=title, xlabel="input", ylabel="output")
+    pruned = "" if used.all() else " (white: weight 0)"
+    axis.set(title=title + pruned, xlabel="input", ylabel="output")
     figure.colorbar(image, ax=axis, label="steps")
 
 
