@@ -106,7 +106,7 @@ def test_matched_follows_the_axis():
         ("seed=1,2", "--axis must be fields other than"),
         ("delays=none", "--axis must be fields other than"),
         ("tau=2,2", "--axis tau must be a list of different values"),
-        ("tau=2,many", "`tau`: input should be a valid number"),
+        ("tau=2,many", "`tau`: must be a number"),
         ("max_delay=8,99", "max_delay must be less than"),
     ],
 )
