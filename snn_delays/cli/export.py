@@ -151,6 +151,7 @@ def _write_schema(output: Path | None) -> None:
         print(json.dumps(json_schema(), indent=2))
     else:
         write_json(output, json_schema())
+        console().print(f"{output}: the JSON Schema of network.json")
 
 
 def _format_of(output: Path | None) -> FormatName:
