@@ -341,6 +341,12 @@ def test_help_names_every_command_and_is_quick_to_load(call):
     assert out.startswith("snn-delays 0.")
 
 
+def test_help_breaks_paragraphs_where_it_is_shown(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    _, out, _ = call("evaluate", "--help")
+    assert "a network.json in the engine, with the smallest distance of a membrane" in out
+
+
 def test_module_and_script_are_the_same():
     done = subprocess.run(
         [sys.executable, "-m", "snn_delays", "--version"], capture_output=True, text=True

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 import snn_delays
 from snn_delays.cli import compare, data, evaluate, export, plot, run, train, verify
 from snn_delays.cli.console import error_console
+from snn_delays.cli.options import add_command
 from snn_delays.errors import Interrupted, SnnDelaysError
 from snn_delays.faults import disk_sentence, is_bad_name, is_out_of_memory
 from snn_delays.signals import Signals
@@ -43,13 +44,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
-app.command("train")(train.train_command)
-app.command("evaluate")(evaluate.evaluate_command)
-app.command("export")(export.export_command)
-app.command("run")(run.run_command)
-app.command("verify")(verify.verify_command)
-app.command("compare")(compare.compare_command)
-app.command("plot")(plot.plot_command)
+add_command(app, "train")(train.train_command)
+add_command(app, "evaluate")(evaluate.evaluate_command)
+add_command(app, "export")(export.export_command)
+add_command(app, "run")(run.run_command)
+add_command(app, "verify")(verify.verify_command)
+add_command(app, "compare")(compare.compare_command)
+add_command(app, "plot")(plot.plot_command)
 app.add_typer(data.app, name="data")
 
 

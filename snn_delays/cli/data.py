@@ -24,7 +24,7 @@ def _data() -> None:
     """Fetch and list data sets, encode recordings, split spike files and look at them."""
 
 
-@app.command("fetch")
+@opt.add_command(app, "fetch")
 def fetch_command(
     dataset: Annotated[opt.DatasetName, typer.Argument(help="shd, ssc or gsc.")],
     data_dir: Annotated[
@@ -51,7 +51,7 @@ def fetch_data(dataset: str, data_dir: Path, quiet: bool) -> None:
         output.print(str(path), soft_wrap=True)
 
 
-@app.command("list")
+@opt.add_command(app, "list")
 def list_command(data_dir: opt.DataDirOption = None) -> None:
     """Show every data set: licence, size, splits, and whether it is there and intact."""
     from rich.table import Table
@@ -76,7 +76,7 @@ def list_command(data_dir: opt.DataDirOption = None) -> None:
     console().print(table)
 
 
-@app.command("encode")
+@opt.add_command(app, "encode")
 def encode_command(
     source: Annotated[
         Path,
@@ -104,7 +104,7 @@ def encode_command(
     _report(output_console, written, output)
 
 
-@app.command("split")
+@opt.add_command(app, "split")
 def split_command(
     file: Annotated[Path, typer.Argument(help="A file in the SHD layout, .h5 or .h5.gz.")],
     output: Annotated[
@@ -151,7 +151,7 @@ def _how_to_train(written: list[Path], output: Path) -> list[str]:
     return [*(f"mv {quote(str(old))} {quote(str(new))}" for old, new in moves), train]
 
 
-@app.command("inspect")
+@opt.add_command(app, "inspect")
 def inspect_command(
     file: Annotated[Path, typer.Argument(help="A file in the SHD layout, .h5 or .h5.gz.")],
 ) -> None:

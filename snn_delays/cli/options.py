@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def add_command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
+    """Add a command; each paragraph of its docstring is broken where it is shown, not before."""
+
+    def add(command: Command) -> Command:
+        text = inspect.cleandoc(command.__doc__ or "")
+        lines = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+        return app.command(name, help="\n\n".join(lines))(command)
+
+    return add
 
 
 class DatasetName(StrEnum):
