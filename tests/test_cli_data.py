@@ -30,6 +30,8 @@ def test_list_shows_every_data_set_and_what_is_there(call, shd_folder, tmp_path,
     code, _, err = call("data", "list", "--data-dir", shd_folder / "nowhere")
     assert code == 2
     assert "is not there" in err
+    monkeypatch.setenv("COLUMNS", "80")
+    assert len(call("data", "list", "--data-dir", shd_folder)[1].splitlines()) < 25
 
 
 def test_fetching_says_what_to_do_by_hand(call, tmp_path, monkeypatch):

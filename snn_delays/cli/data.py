@@ -59,18 +59,14 @@ def list_command(data_dir: opt.DataDirOption = None) -> None:
     from snn_delays.data import SOURCES
     from snn_delays.data.presence import presence
 
-    table = Table(show_lines=True)
-    for heading in ("name", "what", "licence", "download", "splits", "here"):
-        table.add_column(heading, overflow="fold")
+    table = Table("name", "what", "here", show_lines=True)
     for source in SOURCES.values():
         here = presence(source, data_dir)
         size = sum(source.archives.values())
+        download = f"download about {size} MB" if size else "no download"
         table.add_row(
             source.name,
-            source.description,
-            source.licence,
-            f"about {size} MB" if size else "none",
-            "train, valid, test",
+            f"{source.description} Licence {source.licence}, {download}.",
             "\n".join(f"{split}: {state}" for split, state in here.items()),
         )
     console().print(table)
