@@ -131,7 +131,15 @@ def test_the_tables_hold_the_figures_of_the_runs(study, report):
         assert f"{100 * summary['test_accuracy']:.1f}" in text
         assert str(summary["parameters"]) in text
         assert job.arm in text
-    for word in ("## Results", "learned − none", "jitter 10 ms", "reverse", "melody 9", "| 21 |"):
+    for word in (
+        "## Results",
+        "learned − none",
+        "jitter 10 ms",
+        "reverse",
+        "counts-only",
+        "melody 9",
+        "| 21 |",
+    ):
         assert word in text or word.replace("learned − none", "none − learned") in text
     for word in ("MIT, as this package", "seeds | 0 to 1", "torch | 2.", "tau = 1.5"):
         assert word in text

@@ -21,7 +21,7 @@ from snn_delays.evaluation import evaluate
 from snn_delays.nn import round_delays
 from snn_delays.runs import RunFolder
 
-VARIANTS = ("jitter=5,10,20,40", "delete=0.1,0.2,0.4", "reverse")
+VARIANTS = ("jitter=5,10,20,40", "delete=0.1,0.2,0.4", "reverse", "counts-only")
 """How test spikes are altered, see `data.variants`; every run gets the same altered clips."""
 
 Ints = NDArray[np.int64]

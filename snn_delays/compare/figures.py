@@ -96,7 +96,7 @@ def pictures(results: Sequence[CellResult], chance: float, classes: Sequence[str
     with matplotlib.rc_context(_STYLE):
         found = [arms_picture(results, chance), cost_picture(results)]
         found += curve_pictures(results)
-        found += robustness_pictures(results, chance) + reversal_pictures(results, chance)
+        found += robustness_pictures(results, chance) + plain_pictures(results, chance)
         for result in results:
             if result.cell.recipe.delays == "learned":
                 found += delay_pictures(result)
@@ -236,25 +236,34 @@ def robustness_pictures(results: Sequence[CellResult], chance: float) -> list[Pi
     return [_robustness_picture(results, found, kind, chance) for kind in kinds]
 
 
-def reversal_pictures(results: Sequence[CellResult], chance: float) -> list[Picture]:
-    """Accuracy as it is and with time reversed, one row for each arm; none for frames."""
-    reverse = Variant("reverse")
-    if reverse not in variant_accuracies(results[0]):
-        return []
+_WITHOUT_STRENGTH = {
+    "reverse": ("Time reversed", "reversed", "every clip runs backwards in time"),
+    "counts-only": ("Only the counts kept", "times drawn anew", "each spike's time is drawn anew"),
+}
+
+
+def plain_pictures(results: Sequence[CellResult], chance: float) -> list[Picture]:
+    """Accuracy as it is and altered in a way that has no strength; none for frames."""
+    known = variant_accuracies(results[0])
+    kinds = [kind for kind in _WITHOUT_STRENGTH if Variant(kind) in known]
+    return [_plain_picture(results, kind, chance) for kind in kinds]
+
+
+def _plain_picture(results: Sequence[CellResult], kind: str, chance: float) -> Picture:
+    """One row for each arm."""
+    title, filled, what = _WITHOUT_STRENGTH[kind]
     figure, axis = _rows(results, chance)
     words = []
     for row, result in enumerate(results):
-        colour, reversed_ = COLOURS[result.cell.arm], variant_accuracies(result)[reverse]
-        means = _percent([result.rounded.mean, reversed_.mean])
+        colour, altered = COLOURS[result.cell.arm], variant_accuracies(result)[Variant(kind)]
+        means = _percent([result.rounded.mean, altered.mean])
         axis.plot(means, [row, row], color=colour, alpha=0.4)
         axis.plot(means[:1], [row], "o", color=colour, markerfacecolor="white")
-        axis.errorbar(
-            means[1:], [row], xerr=_whiskers([reversed_]), fmt="o", color=colour, capsize=3
-        )
+        axis.errorbar(means[1:], [row], xerr=_whiskers([altered]), fmt="o", color=colour, capsize=3)
         words.append(f"{result.cell.arm} {means[1]:.1f} %")
-    axis.set(xlabel="accuracy (%): as it is (open) and reversed (filled)")
-    alt = f"Accuracy when every clip runs backwards in time: {', '.join(words)}."
-    return [_picture("Time reversed", alt, figure)]
+    axis.set(xlabel=f"accuracy (%): as it is (open) and {filled} (filled)")
+    alt = f"Accuracy when {what}: {', '.join(words)}."
+    return _picture(title, alt, figure)
 
 
 def _robustness_picture(
