@@ -33,7 +33,8 @@ VARIATIONS = {
     "moved-batch-64": f"{MOVED} batch_size=64",
     "shd": SHD,
     "shd-dropout-0.2": f"{SHD} dropout=0.2",
-    "shd-dropout-0.2-shift-60": f"{SHD} dropout=0.2 augment.channel_shift=60",
+    "shd-dropout-0.2-shift-60-jitter-15": f"{SHD} dropout=0.2 augment.channel_shift=60 "
+    "augment.channel_jitter=15",
     "cut-mix-0.5": "augment.cut_mix_share=0.5",
     "drop-0.3": "augment.drop=0.3",
     "channel-bin-10": "channel_bin=10",

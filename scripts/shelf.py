@@ -26,6 +26,11 @@ from snn_delays.plots import layer_title
 from snn_delays.predictions import first_clips, predict, save_predictions
 
 CLIPS = 5
+_AGAIN = (
+    "The run again, then the network's answers to the clips beside it (`answers.npz` has them). At "
+    "this commit, on the same machine, with the same versions and threads, it gives this network "
+    "to the bit; elsewhere one that differs from it as another seed's does:"
+)
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -129,10 +134,7 @@ def card(result: CellResult, study: Study, results: Results, about: str) -> str:
     if recipe.delays != "none":
         parts.append(f"Delays from 0 to {recipe.max_delay}:\n\n```text\n{bars(summary)}\n```")
     parts.append(
-        "The run again, then the network's answers to the clips beside it (`answers.npz` has "
-        "them). On the same machine, with the same versions and threads, the run gives this "
-        "network to the bit; elsewhere one that differs from it as another seed's does:"
-        f"\n\n```sh\nsnn-delays train --recipe {folder}/recipe.toml{data}\n"
+        f"{_AGAIN}\n\n```sh\nsnn-delays train --recipe {folder}/recipe.toml{data}\n"
         f"snn-delays run {folder}/network.json.gz {folder}/clips.npz -o answers.npz\n```"
     )
     return "\n\n".join(parts) + "\n"

@@ -138,8 +138,8 @@ def start_from(net: DelaySNN, run: str) -> None:
     if sizes != own:
         raise RunError(
             f"The network in {run} is not of the sizes that this recipe asks for",
-            remedy="--init needs the same channels, classes, hidden, kernel_count, granularity, "
-            "bias and learn_tau.",
+            remedy="--init needs data of the same channels and classes, and the same hidden, "
+            "kernel_count, granularity, bias and learn_tau.",
         )
     ckpt.check_fit(net, trained, folder.model_file)
     net.load_state_dict(trained)

@@ -46,7 +46,7 @@ class Quantization(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     weight_bits: int | None = Field(None, ge=2, le=16, description="bits of integer weights")
-    max_delay: int | None = Field(None, ge=0, description="largest delay, where less than its own")
+    max_delay: int | None = Field(None, ge=0, description="longer delays are rounded down to this")
     delay_step: Positive = Field(1, description="delays are multiples of it")
 
 
@@ -87,7 +87,9 @@ class Recipe(BaseModel):
     learn_weights: bool = Field(True, description="off: nothing but delays is learned")
     max_delay: int = Field(24, ge=0, le=4096, description="largest delay, inclusive")
     kernel_count: int = Field(1, ge=1, le=64, description="delayed contacts per pair of neurons")
-    tail_steps: int = Field(24, ge=0, le=10_000, description="zeros after the input, every arm")
+    tail_steps: int = Field(
+        24, ge=0, le=10_000, description="silent steps added once after the input"
+    )
     bias: bool = Field(False, description="a bias in every delay layer")
     tau: float = Field(1.005, gt=1, le=1e6, description="membrane time constant")
     learn_tau: bool = Field(False, description="learn one time constant per hidden layer")
@@ -99,12 +101,16 @@ class Recipe(BaseModel):
     surrogate: Literal["atan", "sigmoid", "soft_sign", "erf", "piecewise_quadratic"] = Field(
         "atan", description="shape of the surrogate gradient"
     )
-    surrogate_alpha: float = Field(5.0, gt=0, le=1e6, description="its steepness")
+    surrogate_alpha: float = Field(
+        5.0, gt=0, le=1e6, description="steepness of the surrogate gradient"
+    )
     dropout: float = Field(0.4, ge=0, lt=1, description="share of hidden neurons silenced per clip")
     readout: Literal["softmax_sum", "max", "mean", "last"] = Field(
         "softmax_sum", description="how potentials become class scores"
     )
-    readout_tau: float | None = Field(None, gt=1, le=1e6, description="the readout's; as `tau`")
+    readout_tau: float | None = Field(
+        None, gt=1, le=1e6, description="time constant of the readout; where there is none, `tau`"
+    )
 
     # Training
     init: str | None = Field(None, description="run folder whose network training starts from")
@@ -242,6 +248,10 @@ def make_recipe(fields: Mapping[str, Any], where: str = "the recipe") -> Recipe:
             message = "must be a whole number"
         if first["type"] in ("float_parsing", "float_type"):
             message = "must be a number"
+        if first["type"] in ("bool_parsing", "bool_type"):
+            message = "must be true or false"
+        if first["type"] == "tuple_type":
+            message = "must be numbers with commas between"
         message = message[0].lower() + message[1:]
         raise RecipeError(f"In {where}, `{key}`: {message}; got {first['input']!r}") from None
 

@@ -73,9 +73,11 @@ def curves(history: list[Record]) -> Figure:
     marker = "o" if len(epochs) == 1 else ""  # a line of one point is nothing
     losses = [r["train_loss"] for r in history]
     loss.plot(epochs, losses, marker=marker, color=_BLUE, label="train loss")
-    loss.set(xlabel="epoch", ylabel="loss", yscale="log")
-    for which in (loss.yaxis.set_major_formatter, loss.yaxis.set_minor_formatter):
-        which(FuncFormatter(lambda value, _: f"{value:g}" if _is_plain(value) else ""))
+    loss.set(xlabel="epoch", ylabel="loss")
+    if max(losses) > 10 * min(losses):
+        loss.set(yscale="log")
+        for which in (loss.yaxis.set_major_formatter, loss.yaxis.set_minor_formatter):
+            which(FuncFormatter(lambda value, _: f"{value:g}" if _is_plain(value) else ""))
     width = loss.twinx()
     sigmas = [r["sigma"] for r in history]
     width.plot(epochs, sigmas, marker=marker, color=_GREY, linestyle=":", label="sigma")

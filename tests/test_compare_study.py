@@ -1,12 +1,15 @@
 """The study loop: what is missing is run, failures once more, results kept; then sorted by cell."""
 
 import csv
+import shutil
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from tiny import tiny_recipe
 
-from snn_delays.compare.answers import VARIANTS, read_answers
+from snn_delays.compare.answers import VARIANTS, answers_file, read_answers
+from snn_delays.compare.jobs import finished_summary, run_job
 from snn_delays.compare.plan import Study, make_cells, make_jobs
 from snn_delays.compare.results import collect, variant_accuracies
 from snn_delays.compare.study import check_folder, run_study
@@ -44,6 +47,24 @@ def test_cells_hold_their_runs_and_differ_by_paired_seeds(study):
     assert first.mean >= second.mean
     assert comparison.difference.spread.mean == pytest.approx(first.mean - second.mean)
     assert comparison.seeds == 2
+
+
+def test_a_run_that_answered_other_variants_answers_again(study, tmp_path):
+    """Such as one of an older version: its study can be extended all the same."""
+    _, jobs, _, _ = study
+    folder = tmp_path / "run"
+    shutil.copytree(jobs[0].folder, folder)
+    job = replace(jobs[0], folder=folder)
+    before = read_answers(RunFolder(folder))
+    assert finished_summary(job) is not None
+    fewer = {"kinds": before.kinds[:-1], "strengths": before.strengths[:-1]}
+    older = replace(before, **fewer, accuracies=before.accuracies[:-1])
+    np.savez_compressed(answers_file(RunFolder(folder)), **asdict(older))
+    assert finished_summary(job) is None
+    assert run_job(job) == finished_summary(job)
+    again = read_answers(RunFolder(folder))
+    np.testing.assert_array_equal(again.accuracies, before.accuracies)
+    np.testing.assert_array_equal(again.rounded, before.rounded)
 
 
 def test_answers_are_those_that_the_summary_counts(study):

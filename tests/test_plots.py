@@ -2,6 +2,7 @@
 
 import matplotlib.image
 import numpy as np
+import pytest
 from tiny import tiny_recipe
 
 from snn_delays.assembly import load_split, load_trained
@@ -36,6 +37,23 @@ def test_curves_show_what_was_measured(trained):
     np.testing.assert_allclose(
         accuracy.lines[2].get_ydata(), [100 * r["valid_accuracy"] for r in history]
     )
+
+
+@pytest.mark.parametrize("losses", [[3.5], [3.5, 3.1], [0.45, 0.35], [4.0, 0.8, 0.05]])
+def test_curves_of_any_length_show_points_and_numbers(losses):
+    history = [
+        {"epoch": i + 1, "train_loss": loss, "sigma": 2.0, "train_accuracy": 0.5}
+        for i, loss in enumerate(losses)
+    ]
+    figure = curves(history)
+    figure.draw_without_rendering()
+    axis = figure.axes[0]
+    low, high = axis.get_ylim()
+    ticks = [*axis.yaxis.get_major_ticks(), *axis.yaxis.get_minor_ticks()]
+    shown = [t for t in ticks if t.label1.get_text() and low <= t.get_loc() <= high]
+    assert len(shown) >= 2
+    assert axis.get_yscale() == ("log" if len(losses) == 3 else "linear")
+    assert (axis.lines[0].get_marker() == "o") == (len(losses) == 1)
 
 
 def test_raster_names_clip_and_answer(trained):

@@ -166,7 +166,10 @@ def test_another_shape_cannot_be_started_from(call, trained, tmp_path):
     words = ["train", *FLAGS, "--init", trained[0].path, "--set", "hidden=9"]
     code, _, err = call(*words, "--out", tmp_path / "run")
     assert code == 2
-    assert "is not of the sizes that this recipe asks for. --init needs the same channels" in err
+    assert (
+        "is not of the sizes that this recipe asks for. --init needs data of the same channels"
+        in err
+    )
     code, _, err = call("train", "--init", tmp_path / "none", "--out", tmp_path / "run2")
     assert code == 2
     assert "is not a run folder" in err

@@ -87,31 +87,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise SystemExit(2) from None
         if "--debug" in arguments[:1]:
             traceback.print_exc()
-        code, text = _explain(error)
+        code, text = _explain(error, arguments)
         error_console().print(f"[bold red]Error:[/] {_escaped(text)}")
         raise SystemExit(code) from None
     raise SystemExit(code or 0)
 
 
-def _explain(error: Exception) -> tuple[int, str]:
+def _explain(error: Exception, arguments: Sequence[str]) -> tuple[int, str]:
     """Exit code and one sentence for an error."""
     if isinstance(error, SnnDelaysError):
         return error.exit_code, str(error)
     if hasattr(error, "format_message"):  # of the command line's own words and options
-        text = error.format_message().replace("Value error, ", "").removesuffix(".")
-        text = re.sub("Input should be a valid integer.*", "it must be a whole number", text)
-        text += "" if text.endswith("?") else "."
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else "snn-delays"
-        return 2, f"{text} Options and what they mean: {command} --help."
-    if isinstance(error, typer.Abort):
-        return 1, "Not answered; nothing was done."
+        return 2, _of_words(error.format_message(), arguments)
+    if isinstance(error, typer.Abort) and error.__cause__ is None:
+        return 1, "The question was not answered, so nothing was done."
     if isinstance(error, OSError):
         return 2 if is_bad_name(error) else 1, f"{disk_sentence(error)}."
     if is_out_of_memory(error):
         return 1, "Memory ran out. Close other programs, or give this one less to do."
     said = f"{type(error).__name__}: {error}".split("\n")[0]
     return 1, f"Internal error ({said}). Please report it with what snn-delays --debug … prints."
+
+
+def _of_words(text: str, arguments: Sequence[str]) -> str:
+    """What typer says is wrong with the words of a command, as one sentence, and where to look."""
+    text = " ".join(text.split()).replace("Value error, ", "").removesuffix(".")
+    text = re.sub("Input should be a valid integer.*", "it must be a whole number", text)
+    text += "" if text.endswith("?") else "."
+    command = arguments[:1] if arguments[:1] != ["data"] else arguments[:2]
+    known = " ".join(word for word in command if word.isalpha() and f"'{word}'" not in text)
+    return f"{text} Options and what they mean: {f'snn-delays {known}'.strip()} --help."
 
 
 def _escaped(text: str) -> str:

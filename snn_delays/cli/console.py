@@ -126,9 +126,11 @@ class TerminalReporter(Reporter):
             return
         if not self.lines:
             return
-        seconds = (time.perf_counter() - self.began) / max(self.timed - 1, 1)  # for each batch
-        left = seconds * self.batches * (self.epochs - record["epoch"])
-        self.output.print(f"{line}  {duration(left)} left")
+        if self.timed > 1:
+            seconds = (time.perf_counter() - self.began) / (self.timed - 1)  # for each batch
+            left = seconds * self.batches * (self.epochs - record["epoch"])
+            line += f"  {duration(left)} left"
+        self.output.print(line)
 
     def stop(self) -> None:
         """Close the bars."""

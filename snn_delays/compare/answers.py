@@ -53,6 +53,17 @@ def answers_file(folder: RunFolder) -> Path:
     return folder.path / "answers.npz"
 
 
+def are_current(folder: RunFolder) -> bool:
+    """Whether a run has answered all of `VARIANTS`, or none, where the data are frames."""
+    if not answers_file(folder).is_file():
+        return False
+    answers, variants = read_answers(folder), parse_variants(VARIANTS)
+    strengths = np.array([variant.strength for variant in variants], float)
+    same = answers.kinds.tolist() == [variant.kind for variant in variants]
+    same = same and np.array_equal(answers.strengths, strengths, equal_nan=True)
+    return same or len(answers.kinds) == 0
+
+
 def write_answers(folder: RunFolder, data_dir: Path | None, device: str) -> None:
     """Answer the held-out clips of a finished run: test, or valid where there is no test."""
     net, recipe, _ = load_trained(folder)

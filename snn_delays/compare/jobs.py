@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from snn_delays.assembly import check_device
-from snn_delays.compare.answers import answers_file, write_answers
+from snn_delays.compare.answers import are_current, write_answers
 from snn_delays.config import Recipe
 from snn_delays.errors import SnnDelaysError
 from snn_delays.export import export_run
@@ -70,7 +70,7 @@ def finished_summary(job: Job) -> Record | None:
     folder = RunFolder(job.folder)
     if folder.recipe_file.is_file():
         folder.check(job.recipe, resume=True)
-    return folder.summary() if answers_file(folder).is_file() else None
+    return folder.summary() if are_current(folder) else None
 
 
 def run_job(job: Job, reporter: Reporter | None = None) -> Record:
