@@ -206,7 +206,9 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
         text = (resources.files("snn_delays") / "recipes" / f"{source}.toml").read_text("utf-8")
     else:
         legal = f"one of {', '.join(recipe_names())}, or a path that ends in .toml"
-        raise RecipeError("The recipe", legal, repr(str(source)))
+        near = difflib.get_close_matches(str(source), recipe_names(), n=1)
+        remedy = f"Did you mean `{near[0]}`?" if near else ""
+        raise RecipeError("The recipe", legal, repr(str(source)), remedy)
     try:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

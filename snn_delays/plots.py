@@ -48,18 +48,29 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def variant_curves(
-    points: Sequence[tuple[str, float, float]], plain: float, chance: float
+    points: Sequence[tuple[str, float | None, float]], plain: float, chance: float
 ) -> Figure:
-    """Accuracy against strength: one panel for each kind of (kind, strength, accuracy)."""
-    kinds = list(dict.fromkeys(kind for kind, _, _ in points))
-    figure = Figure(figsize=(1 + 3 * len(kinds), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
-    for axis, kind in zip(panels, kinds, strict=True):
-        curve = sorted({(s, a) for k, s, a in points if k == kind} | {(0.0, plain)})
+    """Accuracy on altered spikes, of (kind, strength, accuracy).
+
+    One panel against strength for each kind that has one, and one with bars for all others.
+    """
+    curves = {
+        kind: sorted({(s, a) for k, s, a in points if k == kind and s is not None} | {(0.0, plain)})
+        for kind in dict.fromkeys(kind for kind, strength, _ in points if strength is not None)
+    }
+    bars = {"as it is": plain} | {kind: a for kind, strength, a in points if strength is None}
+    count = len(curves) + (len(bars) > 1)
+    figure = Figure(figsize=(1 + 3 * count, 3.2), layout="constrained")
+    panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
+    for axis, (kind, curve) in zip(panels, curves.items(), strict=False):
         strengths, accuracies = zip(*curve, strict=True)
         axis.plot(strengths, [100 * a for a in accuracies], "o-", color=_BLUE)
+        axis.set(xlabel=f"{kind} ({UNITS[kind]})")
+    if len(bars) > 1:
+        panels[-1].bar(list(bars), [100 * a for a in bars.values()], width=0.6, color=_BLUE)
+    for axis in panels:
         axis.axhline(100 * chance, color=_GREY, linestyle=":", label="chance")
-        axis.set(xlabel=f"{kind} ({UNITS[kind]})", ylim=(0, 101))
+        axis.set(ylim=(0, 103))
     panels[0].set(ylabel="accuracy (%)")
     panels[0].legend(frameon=False)
     return figure

@@ -10,6 +10,7 @@ import typer
     [
         (["train", "--set", "epoch=3"], "`epoch` is not a field. Did you mean `epochs`?"),
         (["train", "--recipe", "mnist"], "The recipe must be one of"),
+        (["train", "--recipe", "shd-papr"], "Did you mean `shd-paper`?"),
         (["train", "--recipe", ""], "The recipe must be one of"),
         (["train", "--epochs", "0"], "`epochs`: input should be greater than or equal to 1"),
         (["train", "--device", "tpu", "--out", "OUT"], "--device must be auto, cpu or"),

@@ -146,6 +146,19 @@ def test_frames_have_no_spikes():
         altered(data, Variant("reverse"))
 
 
+@pytest.mark.parametrize("with_strengths", [True, False])
+def test_kinds_without_a_strength_share_a_panel_of_bars(with_strengths):
+    points = [("jitter", 5.0, 0.8)] * with_strengths + [("reverse", None, 0.3)]
+    points.append(("counts-only", None, 0.2))
+    figure = variant_curves(points, 0.9, 0.1)
+    assert len(figure.axes) == 1 + with_strengths
+    heights = [round(bar.get_height()) for bar in figure.axes[-1].patches]
+    assert heights == [90, 30, 20]
+    figure.draw_without_rendering()
+    names = [tick.get_text() for tick in figure.axes[-1].get_xticklabels()]
+    assert names == ["as it is", "reverse", "counts-only"]
+
+
 def test_the_picture_has_a_panel_for_each_kind():
     points = [("jitter", 5.0, 0.8), ("jitter", 20.0, 0.4), ("delete", 0.5, 0.6)]
     figure = variant_curves(points, 0.9, 0.1)

@@ -136,7 +136,7 @@ def _evaluate_variants(
     plot: Path,
     output: Any,
 ) -> None:
-    """A table of accuracies, and a picture of those with several strengths."""
+    """A table of accuracies, and a picture."""
     from rich.table import Table
 
     from snn_delays.data.variants import altered
@@ -149,14 +149,9 @@ def _evaluate_variants(
     for variant, accuracy in zip(variants, accuracies, strict=True):
         table.add_row(variant.kind, variant.strength_text(), percent(accuracy))
     output.print(table)
-    points = [
-        (v.kind, v.strength, a)
-        for v, a in zip(variants, accuracies, strict=True)
-        if v.strength is not None
-    ]
-    if points:
-        save_figure(variant_curves(points, plain, 1 / len(data.classes)), plot)
-        output.print(f"Picture: [bold]{plot}[/]", soft_wrap=True)
+    points = [(v.kind, v.strength, a) for v, a in zip(variants, accuracies, strict=True)]
+    save_figure(variant_curves(points, plain, 1 / len(data.classes)), plot)
+    output.print(f"Picture: [bold]{plot}[/]", soft_wrap=True)
 
 
 def _check_fit(data: ClipDataset, channels: int, classes: int, target: Path) -> None:

@@ -373,7 +373,8 @@ def confusion_picture(result: CellResult, classes: Sequence[str]) -> Picture:
     size = min(5.2, 2.6 + 0.075 * len(classes))
     figure = Figure(figsize=(size, size), layout="constrained")
     axis = figure.subplots()
-    axis.imshow(matrix, cmap="Blues", vmin=0, vmax=1, interpolation="none")
+    image = axis.imshow(matrix, cmap="Blues", vmin=0, vmax=1, interpolation="none")
+    figure.colorbar(image, ax=axis, label="share of the class", shrink=0.7)
     small = 8 if len(classes) <= 12 else 5.5
     axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=small)
     axis.set_yticks(range(len(classes)), classes, fontsize=small)
