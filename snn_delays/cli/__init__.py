@@ -114,9 +114,10 @@ def _of_words(text: str, arguments: Sequence[str]) -> str:
     text = " ".join(text.split()).replace("Value error, ", "").removesuffix(".")
     text = re.sub("Input should be a valid integer.*", "it must be a whole number", text)
     text += "" if text.endswith("?") else "."
-    command = arguments[:1] if arguments[:1] != ["data"] else arguments[:2]
-    known = " ".join(word for word in command if word.isalpha() and f"'{word}'" not in text)
-    return f"{text} Options and what they mean: {f'snn-delays {known}'.strip()} --help."
+    words = [word for word in arguments if not word.startswith("-")]
+    command = words[:2] if words[:1] == ["data"] else words[:1]
+    known = ["snn-delays", *(word for word in command if f"'{word}'" not in text)]
+    return f"{text} Options and what they mean: {' '.join(known)} --help."
 
 
 def _escaped(text: str) -> str:
