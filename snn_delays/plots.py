@@ -139,13 +139,15 @@ def layer_title(layer: str) -> str:
 
 @torch.no_grad()
 def raster(net: DelaySNN, data: ClipDataset, clip: int, classes: list[str]) -> Figure:
-    """One clip: its input spikes, the first hidden layer's spikes, and the readout's answer."""
+    """One clip: its input spikes, those of every hidden layer, and the readout's answer."""
     x, labels = data.batch(torch.tensor([clip]))
     result = round_delays(net).simulate(x)
-    figure = Figure(figsize=(7, 6.4), layout="constrained")
-    top, middle, bottom = figure.subplots(3, 1, sharex=True)
+    rows = 2 + len(result.spikes)
+    figure = Figure(figsize=(7, 0.4 + 2 * rows), layout="constrained")
+    top, *hidden, bottom = figure.subplots(rows, 1, sharex=True)
     _dots(top, x[:, 0], "input channel")
-    _dots(middle, result.spikes[0][:, 0], "neuron of hidden layer 1")
+    for number, (axis, spikes) in enumerate(zip(hidden, result.spikes, strict=True), 1):
+        _dots(axis, spikes[:, 0], f"hidden layer {number}, neuron")
     answer, label = int(result.scores[0].argmax()), int(labels[0])
     potentials = result.potentials[:, 0].softmax(-1)
     named = {label: (_BLUE, f"{classes[label]}, the true class")}

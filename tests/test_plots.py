@@ -6,6 +6,7 @@ import pytest
 from tiny import tiny_recipe
 
 from snn_delays.assembly import load_split, load_trained
+from snn_delays.networks import DelaySNN
 from snn_delays.plots import curves, delay_histograms, plot_run, raster
 
 
@@ -64,3 +65,12 @@ def test_raster_names_clip_and_answer(trained):
     assert title.startswith(f"synthetic test, clip 5: {classes[int(data.labels[5])]} (")
     dots = figure.axes[0].collections[0].get_offsets()
     assert len(dots) == int((data[5].x > 0).sum())
+
+
+def test_raster_has_a_row_for_every_hidden_layer():
+    data = load_split(tiny_recipe(), "test", None)
+    net = DelaySNN(data.channels, [6, 5], len(data.classes), max_delay=3)
+    figure = raster(net, data, 0, list(data.classes))
+    labels = [axis.get_ylabel() for axis in figure.axes]
+    assert labels[1:3] == ["hidden layer 1, neuron", "hidden layer 2, neuron"]
+    assert len(labels) == 4
