@@ -94,7 +94,7 @@ def arms(
         axis.errorbar(place, found.mean, whiskers, fmt="s", color=color, capsize=6, zorder=2)
         axis.scatter([place + 0.16] * len(found.values), found.values, s=12, color=color, alpha=0.6)
         label, beside = f"{found.mean:.1f} %", {"textcoords": "offset points", "ha": "center"}
-        axis.annotate(label, (place, high), (0, 6), **beside)
+        axis.annotate(label, (place, max(high, *found.values)), (0, 6), **beside)
         words.append(f"{name} {found.mean:.1f} % ({low:.1f} to {high:.1f})")
     axis.axhline(100 * chance, color="black", linestyle=":", linewidth=1)
     axis.text(len(names) - 0.5, 100 * chance + 1.5, "chance", ha="right")

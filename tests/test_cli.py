@@ -201,7 +201,9 @@ def test_plot_and_inspect(call, trained):
     assert code == 0
     assert "960" in out
     assert "melody 0: 96, melody 1: 96" in out
-    assert re.search(r"min: [\d.]{1,7}, mean: [\d.]{1,7}, max: [\d.]{1,7}", out)
+    assert re.search(r"spikes per clip +│ min: \d+, mean: [\d.]{1,7}, max: \d+", out)
+    assert re.search(r"last spike +│ min: [\d.]+ s, mean: [\d.]+ s, max: [\d.]+ s", out)
+    assert re.search(r"speakers +│ \d+: \d+, ", out)
     assert re.search(r"problems +│ none", out)
 
 

@@ -157,17 +157,24 @@ def inspect_command(
     from snn_delays.data.inspect import describe
 
     table = Table(title=str(file), show_header=False)
-    for key, value in describe(file).items():
-        table.add_row(key, _words(value))
+    facts = describe(file)
+    facts["speakers"] = {
+        "unknown" if number < 0 else number: clips for number, clips in facts["speakers"].items()
+    }
+    for key, value in facts.items():
+        table.add_row(key.removesuffix("_s").replace("_", " "), _words(value, _UNITS.get(key, "")))
     console().print(table)
 
 
-def _words(value: object) -> str:
-    """A fact for people: `min: 2, mean: 3.5, max: 5`, or `none` where there is nothing."""
+_UNITS = {"last_spike_s": " s"}
+
+
+def _words(value: object, unit: str = "") -> str:
+    """A fact for people: `min: 2 s, mean: 3.5 s, max: 5 s`, or `none` where there is nothing."""
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_words(inner)}" for key, inner in value.items())
+        return ", ".join(f"{key}: {_words(inner, unit)}" for key, inner in value.items())
     if isinstance(value, list):
         return " ".join(value) or "none"
     if isinstance(value, float):
-        return f"{value:.5g}"
+        return f"{value:.5g}{unit}"
     return "none" if value is None else str(value)
