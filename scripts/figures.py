@@ -62,9 +62,9 @@ def of_study(folder: Path, data_dir: Path | None, clip: int) -> dict[str, tuple[
     net, recipe, classes = load_trained(first)
     summary = first.summary()
     about = f"data {recipe.dataset}, recipe {recipe.name}, {recipe.epochs} epochs"
-    commit = f"commit {str(summary['git_commit'])[:7]}"
-    one = f"{about}, seed {recipe.seed}, {commit}"
-    every = f"{about}, {study.seeds} seeds, {commit}"
+    where = f"commit {str(summary['git_commit'])[:7]}, {summary['versions']['processor']}"
+    one = f"{about}, seed {recipe.seed}, {where}"
+    every = f"{about}, {study.seeds} seeds, {where}"
     return {
         "arms.png": arms(study.arms, rows, summary["chance"], every),
         "delays.png": (
@@ -100,9 +100,10 @@ def arms(
     axis.text(len(names) - 0.5, 100 * chance + 1.5, "chance", ha="right")
     axis.set_xticks(range(len(names)), names)
     axis.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 104))
-    axis.set_ylabel(f"{metric.split('_')[0]} accuracy,\ninteger delays (%)")
-    caption = f"Accuracy with integer delays: {', '.join(words)}; mean, 95 % interval ({about})."
-    return figure, caption
+    split = metric.split("_")[0]
+    axis.set_ylabel(f"{split} accuracy,\ninteger delays (%)")
+    found_words = f"{', '.join(words)}; mean, 95 % interval"
+    return figure, f"Accuracy on {split} with integer delays: {found_words} ({about})."
 
 
 @torch.no_grad()
@@ -147,9 +148,10 @@ def throughput(results: list[dict[str, Any]]) -> tuple[Figure, str]:
     machine = results[0]["machine"]
     times = ", ".join(f"{r['ratio']:.1f} times ({_problem(r)})" for r in results)
     caption = (
-        f"Clips a second in training against the published code (dcls and SpikingJelly), which "
-        f"computes the same: {times} as many ({machine['threads']} thread, {machine['clock']} "
-        f"time, {machine['cpu']}, torch {machine['torch']}, commit {str(machine['commit'])[:7]})."
+        f"Training throughput. snn-delays is faster than the published code (dcls and "
+        f"SpikingJelly), which computes the same, by {times}; {machine['threads']} thread, "
+        f"{machine['clock']} time, {machine['cpu']}, torch {machine['torch']}, "
+        f"commit {str(machine['commit'])[:7]}."
     )
     return figure, caption
 

@@ -29,7 +29,12 @@ CLIPS = 5
 _AGAIN = (
     "The run again, then the network's answers to the clips beside it (`answers.npz` has them). At "
     "this commit, on the same machine, with the same versions and threads, it gives this network "
-    "to the bit; elsewhere one that differs from it as another seed's does:"
+    "to the bit; elsewhere one that differs from it as another seed's does{more}:"
+)
+_OTHER_DATA = (
+    ". `DIR` holds the file named above; with another one, accuracy is another. The clips are "
+    "made-up sounds through the same model of the ear: they show that the network answers as it "
+    "did, not that it answers right"
 )
 _BARS = " ▁▂▃▄▅▆▇█"
 
@@ -123,18 +128,20 @@ def card(result: CellResult, study: Study, results: Results, about: str) -> str:
         "recipe": recipe_text(study.recipe),
         "epoch": f"{summary['chosen_epoch']} of {recipe.epochs}",
         "commit": summary["git_commit"],
-        "machine": f"{summary['device']}, threads: {summary['threads']}, {versions['machine']}, "
-        f"torch {versions['torch']}",
+        "machine": f"{summary['device']}, threads: {summary['threads']}, {versions['processor']}, "
+        f"{versions['machine']}, torch {versions['torch']}",
         "time": f"{summary['wall_seconds']:.0f} s",
     }
     table = [f"| {name} | {text} |" for name, text in facts.items()]
     folder = f"models/{folder_name(result)}"
-    data = "" if recipe.dataset == "synthetic" else " --data-dir DIR"
+    again, data = _AGAIN.format(more=""), ""
+    if recipe.dataset != "synthetic":
+        again, data = _AGAIN.format(more=_OTHER_DATA), " --data-dir DIR"
     parts = [f"# {folder_name(result)}", "\n".join(["| fact | value |", "| --- | --- |", *table])]
     if recipe.delays != "none":
         parts.append(f"Delays from 0 to {recipe.max_delay}:\n\n```text\n{bars(summary)}\n```")
     parts.append(
-        f"{_AGAIN}\n\n```sh\nsnn-delays train --recipe {folder}/recipe.toml{data}\n"
+        f"{again}\n\n```sh\nsnn-delays train --recipe {folder}/recipe.toml{data}\n"
         f"snn-delays run {folder}/network.json.gz {folder}/clips.npz -o answers.npz\n```"
     )
     return "\n\n".join(parts) + "\n"

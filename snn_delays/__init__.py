@@ -1,4 +1,4 @@
-"""snn-delays: spiking networks with a learnable delay on every synapse, exported as integers.
+"""snn-delays: spiking networks with a learnable, integer delay on every synapse.
 
 Importing this package is light: torch is loaded when a name that needs it is first used.
 """

@@ -224,7 +224,7 @@ def default_folder(dataset: str) -> Path:
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything a result depends on, and the machine."""
+    """Versions of everything a result depends on, the system and the processor."""
     names = ("snn-delays", "torch", "spikingjelly", "numpy", "h5py")
     found = {}
     for name in names:
@@ -232,7 +232,18 @@ def versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:  # run from a source tree without installing
             found[name] = "not installed"
-    return {**found, "python": platform.python_version(), "machine": platform.platform()}
+    system = {"python": platform.python_version(), "machine": platform.platform()}
+    return {**found, **system, "processor": processor()}
+
+
+def processor() -> str:
+    """Name of the processor, as Linux tells it; elsewhere what the platform has to say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def git_commit() -> str | None:

@@ -61,6 +61,8 @@ def run(line):
         return
     if words[1] == "verify" and find_spec("nest") is None:
         return  # the extra `verify` is not installed; tests/test_verify.py has its own tests
+    if any("nir" in word.split(".") for word in words) and find_spec("nir") is None:
+        return  # the extra `nir` is not installed; tests/test_nir_format.py has its own tests
     flags = SHORTER.get(words[1], [])
     if words[1] == "compare" and "--resume" in words:
         flags = ["--seeds", "1"]  # a study goes on with its own recipe

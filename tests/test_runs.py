@@ -92,7 +92,9 @@ def test_the_commit_is_that_of_the_source_tree(tmp_path, monkeypatch):
 
 def test_the_summary_names_versions(trained):
     summary = json.loads(trained[0].summary_file.read_text())
-    assert {"torch", "spikingjelly", "numpy", "python", "machine"} <= set(summary["versions"])
+    known = summary["versions"]
+    assert {"torch", "spikingjelly", "numpy", "python", "machine"} <= set(known)
+    assert known["processor"] == runs.processor() != ""
     assert set(runs.SUMMARY_KEYS) <= set(summary)
 
 

@@ -16,7 +16,7 @@ import torch
 
 from snn_delays.allocator import keep_freed_memory
 from snn_delays.atomic import write_json
-from snn_delays.runs import git_commit
+from snn_delays.runs import git_commit, processor
 from snn_delays.summary import device_name
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -76,17 +76,12 @@ def prepared(options: argparse.Namespace) -> None:
 def facts(options: argparse.Namespace) -> dict[str, Any]:
     """Threads, processor, commit and versions."""
     names = ("torch", "spikingjelly", "dcls", "numba", "numpy")
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [x for x in info.read_text().splitlines() if x.startswith("model name")]
-        cpu = models[0].split(":")[1].strip() if models else cpu
     return {
         "threads": options.threads,
         "clock": options.clock,
         "device": device_name(options.device),
         "spins": os.environ.get("GOMP_SPINCOUNT", "the library's"),  # the command line sets 5000
-        "cpu": f"{cpu}, {torch.backends.cpu.get_cpu_capability()}",
+        "cpu": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",
         "commit": git_commit(),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in names},
