@@ -101,6 +101,13 @@ def under_autocast(x: Tensor) -> bool:
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
+def unshortened(x: Tensor) -> Tensor:
+    """`x` in float32 at least where autocast shortened it: membranes add up over time."""
+    if under_autocast(x):
+        return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x
+
+
 def sees_values(tensor: Tensor) -> bool:
     """Whether the values can be looked at without waiting for a device or breaking a graph."""
     seen = tensor.device.type == "cpu" and tensor.numel() > 0

@@ -132,6 +132,7 @@ class Recipe(BaseModel):
     sigma_share: float = Field(0.25, ge=0, le=1, description="share of epochs sigma shrinks over")
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm, if clipped")
     amp: bool = Field(False, description="bfloat16 autocast on CUDA")
+    tf32: bool = Field(False, description="TF32 products and convolutions on CUDA, in training")
 
     @property
     def evaluation_batch(self) -> int:

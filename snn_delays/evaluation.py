@@ -20,6 +20,7 @@ from snn_delays.distributed import World, total
 from snn_delays.engine import Engine, Network
 from snn_delays.engine.checks import clips_at_once
 from snn_delays.errors import DataError, SnnDelaysError
+from snn_delays.gemm import gpu_precision
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,14 @@ def evaluate(
     _check_batch_size(batch_size)
     was_training = net.training
     net.eval()
-    dtype = next(net.parameters()).dtype
+    like = next(net.parameters())
     predictions = torch.zeros_like(data.labels)
     batches = torch.arange(len(data)).split(batch_size)
     try:
-        for indices in batches if world is None else batches[world.rank :: world.size]:
-            x, _ = data.batch(indices)
-            predictions[indices] = net(x.to(dtype)).argmax(1)
+        with gpu_precision(like.device):
+            for indices in batches if world is None else batches[world.rank :: world.size]:
+                x, _ = data.batch(indices)
+                predictions[indices[0] : indices[-1] + 1] = net(x.to(like.dtype)).argmax(1)
     finally:
         net.train(was_training)
     if world is not None:

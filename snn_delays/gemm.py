@@ -49,7 +49,32 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
     Differentiable once.
     """
-    return a @ b if under_autocast(a) else _Matmul.apply(a, b)
+    return a @ b if under_autocast(a) else unmixed_matmul(a, b)
+
+
+def unmixed_matmul(a: Tensor, b: Tensor) -> Tensor:
+    """The same in the operands' own precision, whatever autocast says."""
+    product: Tensor = _Matmul.apply(a, b)
+    return product
+
+
+@contextmanager
+def gpu_precision(device: torch.device, tf32: bool = False) -> Iterator[None]:
+    """Multiply and convolve float32 on a CUDA device as float32, or as TF32 (10-bit fractions).
+
+    By itself torch shortens convolutions to TF32, and products not. The settings are for the whole
+    process, and restored on leaving; torch's older `allow_tf32` raises inside.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = matmul.fp32_precision, conv.fp32_precision
+    matmul.fp32_precision = conv.fp32_precision = "tf32" if tf32 else "ieee"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision, conv.fp32_precision = before
 
 
 class _Matmul(torch.autograd.Function):

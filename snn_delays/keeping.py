@@ -6,6 +6,7 @@ Saves at the end of each epoch, once a minute within one, and when a signal ends
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
@@ -35,6 +36,7 @@ class Keeper:
         self, path: Path, net: nn.Module, optimisation: Optimisation, progress: Progress
     ) -> None:
         self.path, self.net, self.optimisation, self.progress = path, net, optimisation, progress
+        self.before_saving: Callable[[], None] = lambda: None  # may refuse, by raising
         self._signals = Signals()
         self._began = self._saved = time.perf_counter()
         self._earlier = progress.seconds
@@ -59,7 +61,8 @@ class Keeper:
         return self._signals.held()
 
     def save(self) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint, if `before_saving` lets it be."""
+        self.before_saving()
         self.progress.seconds = self._earlier + time.perf_counter() - self._began
         save_progress(self.path, self.net, self.optimisation, self.progress)
         self._saved = time.perf_counter()

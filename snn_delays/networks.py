@@ -20,6 +20,7 @@ from snn_delays.checks import (
     check_whole,
     check_word,
     is_number,
+    unshortened,
 )
 from snn_delays.distributed import Share
 from snn_delays.errors import ShapeError, SnnDelaysError
@@ -68,7 +69,7 @@ class DelayBlock(nn.Module):
 
         Neurons start from rest.
         """
-        current = self.synapses(x, steps)
+        current = unshortened(self.synapses(x, steps))
         keep = self._keep(current, share)
         lif = neurons.fused_constants(self.neuron)
         if lif is not None and fused.knows(self.norm, current, share):

@@ -6,6 +6,10 @@ The only module that imports SpikingJelly. Time constants are in steps; layout `
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import sysconfig
+from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
@@ -14,10 +18,10 @@ from spikingjelly.activation_based import neuron as sj_neuron
 from spikingjelly.activation_based import surrogate as sj_surrogate
 from torch import Tensor, nn
 
-from snn_delays.checks import check_word, is_number
+from snn_delays.checks import check_word, is_number, unshortened
 from snn_delays.errors import SnnDelaysError
 from snn_delays.fused import LifConstants, has_hooks
-from snn_delays.gemm import matmul
+from snn_delays.gemm import unmixed_matmul
 from snn_delays.network_format.arrays import shown
 
 _SURROGATES = {
@@ -29,6 +33,17 @@ _SURROGATES = {
 }
 SURROGATES = tuple(_SURROGATES)
 """Names of the surrogate gradients, each with one steepness `alpha`."""
+
+
+def kernels_can_be_compiled() -> bool:
+    """Whether Triton finds what it needs on a GPU: a C compiler and Python's headers."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    return bool(compiler) and Path(sysconfig.get_paths()["include"], "Python.h").is_file()
+
+
+if not kernels_can_be_compiled():  # else SpikingJelly fails at the first kernel
+    for _kind in ("LIF", "PLIF"):
+        os.environ.setdefault(f"SJ_{_kind}_CUDA_IMPLEMENTATION", "torch")
 
 
 def surrogate(name: str, alpha: float) -> nn.Module:
@@ -160,6 +175,7 @@ class LeakyIntegrator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C] -> [T, N, C]``, the membrane potential of every step."""
+        x = unshortened(x)
         scale = 1.0 / self.tau if self.decay_input else 1.0
         settings = (x.shape[0], self.tau, scale, x.dtype, x.device)
         if type(x) is not Tensor:  # a stand-in, as in tracing
@@ -168,7 +184,7 @@ class LeakyIntegrator(nn.Module):
             if self._kept is None or self._kept[0] != settings:
                 self._kept = settings, _response(*settings)
             response = self._kept[1]
-        return matmul(response[None], x.flatten(1)).view(x.shape)
+        return unmixed_matmul(response[None], x.flatten(1)).view(x.shape)
 
     def extra_repr(self) -> str:
         return f"tau={self.tau}, decay_input={self.decay_input}"

@@ -28,8 +28,10 @@ from snn_delays.data.augment import augmented_batch
 from snn_delays.distributed import Share, World, backward, of_whole_batch
 from snn_delays.evaluation import evaluate
 from snn_delays.finite import FiniteCheck
+from snn_delays.gemm import gpu_precision
 from snn_delays.keeping import Keeper
 from snn_delays.networks import DelaySNN
+from snn_delays.neurons import kernels_can_be_compiled
 from snn_delays.nn import clamp_delays, delay_statistics, round_delays, set_sigma
 from snn_delays.optimisation import Optimisation, sigma_at
 from snn_delays.progress import Position, Progress, load_progress
@@ -88,6 +90,10 @@ def train(
     sizes = (recipe.steps, 1)  # channels and classes, until the data says
     with faults.explained(kept, smaller_batch):
         reporter = reporter or Reporter()
+        if device.startswith("cuda") and not kernels_can_be_compiled():
+            reporter.message(
+                "No C compiler or Python headers (gcc, python3-dev) here: neurons are slower"
+            )
         reporter.message(f"Reading {recipe.dataset}")
         splits = load_splits(recipe, data_dir, device)
         sizes = (splits.train.channels, len(splits.train.classes))
@@ -174,9 +180,10 @@ def _run_epoch(
     set_sigma(net, sigma)
     torch.manual_seed(_seed(recipe.seed, epoch + 1))
     record: Record = {"epoch": epoch + 1, "sigma": sigma, "rates": optimisation.rates()}
-    record |= _train_batches(
-        net, optimisation, splits.train, recipe, epoch, reporter, keeper, world
-    )
+    with gpu_precision(next(net.parameters()).device, recipe.tf32):
+        record |= _train_batches(
+            net, optimisation, splits.train, recipe, epoch, reporter, keeper, world
+        )
     if splits.choosing is not None:
         name = "valid" if recipe.protocol == "valid" else "test"
         live = evaluate(net, splits.choosing, recipe.evaluation_batch, world)
@@ -218,6 +225,7 @@ def _train_batches(
     """
     net.train()
     check = FiniteCheck(net)
+    keeper.before_saving = check.ask
     order = torch.randperm(len(data)).split(recipe.batch_size)
     device = next(net.parameters()).device
     position = keeper.progress.position
@@ -247,10 +255,10 @@ def _train_batches(
             position.keep_random(device)
             position.seconds = earlier + time.perf_counter() - began
             if keeper.is_due():
-                check.ask()
                 keeper.save()
         reporter.batch(epoch + 1, number + 1)
     check.ask()
+    position.seconds = earlier + time.perf_counter() - began  # a GPU has caught up now
     return {
         "train_loss": float(sums["loss"]) / len(data),
         "train_accuracy": int(sums["correct"]) / len(data),

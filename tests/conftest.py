@@ -33,6 +33,7 @@ def _seed():
 def call(capsys, monkeypatch):
     """Run the command line; returns exit code, standard output, standard error."""
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # `auto` is the CPU everywhere
     from snn_delays.cli import main
 
     def run(*words):

@@ -14,6 +14,7 @@ from snn_delays.errors import TrainingError
 from snn_delays.finite import FiniteCheck
 from snn_delays.networks import DelaySNN
 from snn_delays.optimisation import Optimisation
+from snn_delays.reporting import Reporter
 from snn_delays.runs import RunFolder
 
 
@@ -107,3 +108,27 @@ def test_a_run_that_does_not_wait_stops_at_the_end_of_the_epoch(tmp_path, monkey
     tensors, facts = load_tensors(folder.checkpoint_file)
     assert len(facts["history"]) == 1
     assert all(t.isfinite().all() for t in tensors.values())
+
+
+def test_a_bad_batch_is_not_saved_when_a_run_that_does_not_wait_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "FiniteCheck", partial(FiniteCheck, waits=False))
+    monkeypatch.setattr(training, "Optimisation", partial(Optimisation, fused=True))
+    folder = RunFolder(tmp_path / "run")
+    real = training.F.cross_entropy
+
+    def poisoned(scores, labels):
+        return real(scores, labels) * float("nan")
+
+    class Stop(Reporter):
+        def batch(self, epoch, batch):
+            if (epoch, batch) == (2, 1):
+                monkeypatch.setattr(training.F, "cross_entropy", poisoned)
+            if (epoch, batch) == (2, 3):
+                raise KeyboardInterrupt
+
+    with pytest.raises(TrainingError, match="not finite in epoch 2, batch 2"):
+        training.train(tiny_recipe(epochs=3), folder, reporter=Stop())
+    monkeypatch.setattr(training.F, "cross_entropy", real)
+    summary = training.train(tiny_recipe(epochs=3), folder, resume=True)
+    assert len(folder.read_metrics()) == 3
+    assert summary["valid_accuracy"] >= 0

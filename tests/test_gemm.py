@@ -8,7 +8,13 @@ from threading import Barrier, Thread
 import pytest
 import torch
 
-from snn_delays.gemm import _shortened_is_float32, fast_matmul, matmul
+from snn_delays.gemm import (
+    _shortened_is_float32,
+    fast_matmul,
+    gpu_precision,
+    matmul,
+    unmixed_matmul,
+)
 
 SETTINGS = torch.backends.mkldnn.matmul
 
@@ -102,8 +108,10 @@ def test_products_keep_the_accuracy_of_their_dtype(dtype):
 
 def test_autocast_shortens_products_where_it_is_asked_to_and_not_inside():
     a, b = torch.randn(3, 50, 200), torch.randn(200, 40)
+    matmul_outside = matmul(a, b)
     with torch.autocast("cpu"):
         assert matmul(a, b).dtype == torch.bfloat16
+        assert torch.equal(unmixed_matmul(a, b), matmul_outside)
         with fast_matmul(a):
             assert (a @ b).dtype == torch.float32
 
@@ -112,3 +120,16 @@ def test_gradients():
     a = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
     b = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(matmul, (a, b))
+
+
+@pytest.mark.parametrize(("tf32", "inside"), [(False, "ieee"), (True, "tf32")])
+def test_a_gpu_shortens_float32_only_where_it_is_asked_to(tf32, inside):
+    settings = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [s.fp32_precision for s in settings]
+    assert before[1] == "tf32"  # what torch does by itself
+    with gpu_precision(torch.device("cuda"), tf32):
+        assert [s.fp32_precision for s in settings] == [inside] * 2
+    assert [s.fp32_precision for s in settings] == before
+    with gpu_precision(torch.device("cpu"), tf32):
+        assert [s.fp32_precision for s in settings] == before
+    assert [s.fp32_precision for s in settings] == before

@@ -1,19 +1,19 @@
 """On a GPU: the same spikes and gradients as on the CPU, no waiting, and the same run again."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
-from data_helpers import random_store
-from tiny import tiny_recipe
+from tiny import FLAGS, tiny_recipe
 
+from snn_delays import training
 from snn_delays.convolution import by_dft, direct
-from snn_delays.data.augment import augmented_batch
-from snn_delays.data.dataset import SpikeDataset
+from snn_delays.finite import FiniteCheck
 from snn_delays.networks import DelaySNN
 from snn_delays.neurons import lif
-from snn_delays.nn import clamp_delays, round_delays
-from snn_delays.optimisation import Optimisation
+from snn_delays.nn import round_delays
 from snn_delays.runs import RunFolder
-from snn_delays.training import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -55,6 +55,7 @@ def test_spikingjelly_runs_its_own_kernels_over_a_whole_sequence():
 
     def kernels(steps):
         x = torch.rand(steps, 4, 8, device="cuda", requires_grad=True)
+        torch.cuda.synchronize()
         with torch.profiler.profile() as profile:
             node(x).sum().backward()
             torch.cuda.synchronize()
@@ -66,34 +67,41 @@ def test_spikingjelly_runs_its_own_kernels_over_a_whole_sequence():
     assert 0 < kernels(40) == kernels(10)
 
 
-def test_a_step_of_training_does_not_wait_for_the_gpu():
-    recipe = tiny_recipe(hidden=[16, 16])
-    net = sample()[0].cuda().train()
-    optimisation = Optimisation(net, recipe)
-    store = random_store(24)
-    data = SpikeDataset(store, range(24), dt_ms=10, steps=20, channel_bin=1).to("cuda")
-    moved = {"channel_shift": 2, "channel_jitter": 1.0, "cut_mix_share": 0.5}
+@pytest.mark.parametrize("changes", [{}, {"amp": True}, {"clip_norm": 1.0}], ids=str)
+def test_an_epoch_does_not_wait_for_the_gpu(tmp_path, monkeypatch, changes):
+    """Not from the second batch (the first compiles) until the epoch's end asks if all was well."""
+    batches, asked = [], []
+    make, ask = training._training_batch, FiniteCheck.ask
 
-    def step():
-        x, targets = augmented_batch(data, torch.arange(24), 1, **moved)
-        loss = torch.nn.functional.cross_entropy(net(x), targets)
-        optimisation.zero_grad()
-        loss.backward()
-        optimisation.step()
-        clamp_delays(net)
+    def batch(*words):
+        if batches:
+            torch.cuda.set_sync_debug_mode("error")
+        batches.append(1)
+        return make(*words)
 
-    step()
-    torch.cuda.set_sync_debug_mode("error")
+    def at_the_end(check):
+        torch.cuda.set_sync_debug_mode("default")
+        asked.append(len(batches))
+        ask(check)
+
+    monkeypatch.setattr(training, "_training_batch", batch)
+    monkeypatch.setattr(FiniteCheck, "ask", at_the_end)
+    augment = {"channel_shift": 2, "channel_jitter": 1.0, "cut_mix_share": 0.5}
+    recipe = tiny_recipe(hidden=[16, 16], epochs=1, augment=augment, **changes)
     try:
-        step()
+        training.train(recipe, RunFolder(tmp_path / "run"), device="cuda")
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert asked[0] == len(batches) > 2
 
 
-def test_the_same_seed_gives_the_same_run(tmp_path):
-    summaries = []
+def test_the_same_seed_gives_the_same_run_on_request(tmp_path):
+    """In processes of their own: cuBLAS reads its settings once."""
+    histories = []
     for name in ("first", "second"):
-        train(tiny_recipe(), RunFolder(tmp_path / name), device="cuda")
+        words = ["train", *FLAGS, "--device", "cuda", "--deterministic", "--quiet"]
+        command = [sys.executable, "-m", "snn_delays", *words, "--out", str(tmp_path / name)]
+        subprocess.run(command, check=True)
         history = RunFolder(tmp_path / name).read_metrics()
-        summaries.append([(r["train_loss"], r["valid_accuracy"]) for r in history])
-    assert summaries[0] == summaries[1]
+        histories.append([(r["train_loss"], r["valid_accuracy"]) for r in history])
+    assert histories[0] == histories[1]

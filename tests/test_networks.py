@@ -5,6 +5,7 @@ import torch
 
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.networks import DelaySNN, class_scores
+from snn_delays.neurons import LeakyIntegrator
 from snn_delays.nn import round_delays
 
 
@@ -110,6 +111,23 @@ def test_networks_train_under_autocast(max_delay):
     gradients = [p.grad for p in net.parameters() if p.requires_grad]
     assert all(g.isfinite().all() for g in gradients)
     assert net.readout.weight.grad.any()
+
+
+@pytest.mark.parametrize("max_delay", [0, 5])
+def test_membranes_are_float32_under_autocast(max_delay):
+    """They add up over time: bfloat16 has 8 bits, and SpikingJelly's kernels want float32."""
+    net = network(max_delay=max_delay).train()
+    entering = []
+    for module in net.modules():
+        if isinstance(module, (torch.nn.BatchNorm1d, LeakyIntegrator)):
+            module.register_forward_hook(lambda module, x, y: entering.append((x[0], y)))
+    x = clips(steps=40, batch=32)
+    with torch.autocast("cpu"):
+        mixed = net.simulate(x)
+    assert {y.dtype for _, y in entering} == {torch.float32}
+    assert mixed.potentials.dtype == torch.float32
+    readout = entering[-1][0].float()
+    assert torch.equal(mixed.potentials, net.integrator(readout))
 
 
 def test_scores_follow_their_definitions():

@@ -1,5 +1,9 @@
 """Neurons against their equations, step by step."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -106,3 +110,22 @@ def test_the_integrator_keeps_one_response_and_none_of_a_stand_in():
     assert torch.equal(integrator(x), expected)  # and may be trained with
     assert integrator(torch.ones(6, 2, 1)).shape == (6, 2, 1)
     assert integrator(x.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("compiler", ["", sys.executable])
+def test_without_a_c_compiler_spikingjelly_needs_none_on_a_gpu(tmp_path, compiler):
+    """Triton would look for one at the first kernel, long after the network was made."""
+    code = (
+        "from snn_delays import neurons\n"
+        "from spikingjelly._ops import lif, plif\n"
+        "print(neurons.kernels_can_be_compiled(), lif._selection._requested, "
+        "plif._selection._requested)"
+    )
+    known = {k: v for k, v in os.environ.items() if k != "CC" and not k.startswith("SJ_")}
+    environment = {**known, "PATH": str(tmp_path), "CC": compiler}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    found = done.stdout.split()
+    assert found[1:] == (["auto"] * 2 if found[0] == "True" else ["torch"] * 2)
+    assert found[0] == "False" or compiler

@@ -271,5 +271,27 @@ def test_deterministic_algorithms_on_request(call, tmp_path, monkeypatch):
         assert (code, err) == (0, "")
         assert RunFolder(tmp_path / "run").summary()["deterministic"] is True
     finally:
-        torch.use_deterministic_algorithms(False)
-        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+        forget_determinism(monkeypatch)
+
+
+def test_every_process_of_a_spread_run_is_deterministic_on_request(call, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("RANK", "1")
+    found = []
+
+    def follow(*_):
+        found.append(torch.are_deterministic_algorithms_enabled())
+
+    monkeypatch.setattr("snn_delays.cli.spread.follow", follow)
+    try:
+        assert call("train", "--deterministic")[0] == 0
+    finally:
+        forget_determinism(monkeypatch)
+    assert found == [True]
+
+
+def forget_determinism(monkeypatch):
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)

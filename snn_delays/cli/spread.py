@@ -5,11 +5,14 @@ A follower gets the recipe and the state to resume from over the wire, and keeps
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import torch
 
 from snn_delays.assembly import check_device
 from snn_delays.atomic import write_bytes
@@ -29,7 +32,7 @@ def leading(device: str, recipe: Recipe, folder: RunFolder, resume: bool) -> Ite
     folder.check(recipe, resume)  # before anyone waits for us
     if resume and folder.has_only_results():
         raise RunError(f"The run in {folder.path} is finished: there is nothing to go on with")
-    with joined(check_device(device)) as world:
+    with joined(_own_device(device)) as world:
         world.send(recipe.to_toml().encode())
         kept = resume and folder.checkpoint_file.is_file()
         world.send(folder.checkpoint_file.read_bytes() if kept else b"")
@@ -42,7 +45,7 @@ def leading(device: str, recipe: Recipe, folder: RunFolder, resume: bool) -> Ite
 
 def follow(device: str, data_dir: Path | None) -> None:
     """Take part in the leader's run from its beginning to its end."""
-    with joined(check_device(device)) as world, TemporaryDirectory() as place:
+    with joined(_own_device(device)) as world, TemporaryDirectory() as place:
         for number in (signal.SIGINT, signal.SIGTERM):  # the leader stops the run, between batches
             signal.signal(number, signal.SIG_IGN)
         folder = RunFolder(place)
@@ -51,3 +54,10 @@ def follow(device: str, data_dir: Path | None) -> None:
         if state:
             write_bytes(folder.checkpoint_file, state)
         train(folder.recipe(), folder, data_dir=data_dir, resume=True, world=world)
+
+
+def _own_device(device: str) -> str:
+    """`check_device`, on this process's own GPU: to look at another takes memory there."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    return check_device(device)

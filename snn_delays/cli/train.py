@@ -65,6 +65,10 @@ def train_command(
     from snn_delays.distributed import launched_rank
     from snn_delays.runs import RunFolder, default_folder
 
+    if deterministic:
+        from snn_delays.assembly import be_deterministic
+
+        be_deterministic()
     if launched_rank():
         follow(device, data_dir)
         return
@@ -89,10 +93,6 @@ def train_command(
         resolved = resolved.model_copy(update={"sigma_start": resolved.sigma_floor})
     folder = RunFolder(out or default_folder(resolved.dataset))
     output = console()
-    if deterministic:
-        from snn_delays.assembly import be_deterministic
-
-        be_deterministic()
     shown = None if quiet else output
     if output.is_terminal and sys.stdin.isatty():
         offer_to_fetch(resolved.dataset, data_dir, quiet)

@@ -74,7 +74,7 @@ class FrameDataset(ClipDataset):
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Several samples at once; see `ClipDataset.batch`."""
-        indices = indices.to(self.labels.device)
+        indices = indices.to(self.labels.device, non_blocking=True)
         x = self._frames[self._clips[indices], : self.steps].float()
         x = x.sub_(self._mean).mul_(self._scale)
         return x.transpose(0, 1).contiguous(), self.labels[indices]
