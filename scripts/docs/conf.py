@@ -51,6 +51,7 @@ PAGES = {
     "RELIABILITY.md": "reliability.md",
     "CHANGELOG.md": "changelog.md",
     "datasets/synthetic/card.md": "data-sets.md#synthetic-ten-melodies-told-apart-by-delays-only",
+    "datasets/shd/card.md#shd-regen": "data-sets.md#shd-regen",
     "datasets": "data-sets.md",
     "scripts/tour.ipynb": "../tour.ipynb",
     **{f"models/{name}/card.md": f"models.md#{name}" for name in NETWORKS},
