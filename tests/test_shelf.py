@@ -55,7 +55,7 @@ def test_pictures_come_with_captions_that_name_their_source(saved_study, tmp_pat
     recipe = tiny_recipe()
     assert f"data synthetic, recipe {recipe.name}, 1 epochs, 2 seeds" in captions["arms.png"]
     assert "4.0 times (SHD, batch 32)" in captions["throughput.png"]
-    assert "commit abcdefg)" in captions["throughput.png"]
+    assert "commit abcdefg." in captions["throughput.png"]
 
 
 def test_a_network_on_the_shelf_answers_its_clips_as_stored(saved_study, tmp_path):
