@@ -69,7 +69,7 @@ def folder_name(result: CellResult) -> str:
 def put(result: CellResult, folder: Path) -> None:
     """Network, recipe, clips and answers of a cell's first seed."""
     run: RunFolder = result.folders[result.cell.recipe.seed]
-    write_text(folder / "recipe.toml", run.recipe().to_toml())
+    write_text(folder / "recipe.toml", run.recipe_file.read_text("utf-8"))
     packed = gzip.compress(run.network_file.read_bytes(), mtime=0)
     write_bytes(folder / "network.json.gz", packed)
     network = Network.load(folder / "network.json.gz")
