@@ -32,7 +32,7 @@ _AGAIN = (
     "to the bit; elsewhere one that differs from it as another seed's does{more}:"
 )
 _OTHER_DATA = (
-    ". `DIR` holds the file named above; with another one, accuracy is another. The clips are "
+    ". `DIR` holds the data named above; with others, accuracy is another. The clips are "
     "made-up sounds through the same model of the ear: they show that the network answers as it "
     "did, not that it answers right"
 )
