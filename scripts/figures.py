@@ -102,8 +102,8 @@ def arms(
     axis.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 104))
     split = metric.split("_")[0]
     axis.set_ylabel(f"{split} accuracy,\ninteger delays (%)")
-    found_words = f"{', '.join(words)}; mean, 95 % interval"
-    return figure, f"Accuracy on {split} with integer delays: {found_words} ({about})."
+    accuracies = f"{', '.join(words)}; mean, 95 % interval"
+    return figure, f"Accuracy on {split} with integer delays: {accuracies} ({about})."
 
 
 @torch.no_grad()

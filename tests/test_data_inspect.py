@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 
 import pytest
 from data_helpers import store_of, write_raw
@@ -72,3 +73,16 @@ def test_clips_out_of_order_are_told_and_read_sorted(tmp_path):
         "2 clips are not in the order of time, the first is clip 1; they are sorted when read."
     )
     assert describe(path)["last_spike_s"]["max"] == 0.75
+
+
+def test_the_command_shows_facts_in_words(call, tmp_path):
+    clips = [[(250_000, 9)], [(500_000, 2)], [(750_000, 0)]]
+    write_events(tmp_path / "a.h5", store_of(clips, labels=[0, 1, 0], speakers=[7, 7, -1]))
+    code, out, _ = call("data", "inspect", tmp_path / "a.h5")
+    assert code == 0
+    for row in (
+        "speakers +│ unknown: 1, 7: 2 ",
+        "channels used +│ 3 ",
+        "last spike +│ min: 0.25 s,",
+    ):
+        assert re.search(row, out), row

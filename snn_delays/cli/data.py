@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from snn_delays.data.events import EventStore
 
+_UNITS = {"last_spike_s": " s"}
+"""Of the facts that `data inspect` shows."""
+
 app = typer.Typer(no_args_is_help=True, help="Fetch, list, encode, split and inspect data.")
 
 
@@ -164,9 +167,6 @@ def inspect_command(
     for key, value in facts.items():
         table.add_row(key.removesuffix("_s").replace("_", " "), _words(value, _UNITS.get(key, "")))
     console().print(table)
-
-
-_UNITS = {"last_spike_s": " s"}
 
 
 def _words(value: object, unit: str = "") -> str:
