@@ -141,7 +141,8 @@ def card(result: CellResult, study: Study, results: Results, about: str) -> str:
     if recipe.delays != "none":
         parts.append(f"Delays from 0 to {recipe.max_delay}:\n\n```text\n{bars(summary)}\n```")
     parts.append(
-        f"{again}\n\n```sh\nsnn-delays train --recipe {folder}/recipe.toml{data}\n"
+        f"{again}\n\n```sh\nOMP_NUM_THREADS={summary['threads']} snn-delays train "
+        f"--recipe {folder}/recipe.toml{data}\n"
         f"snn-delays run {folder}/network.json.gz {folder}/clips.npz -o answers.npz\n```"
     )
     return "\n\n".join(parts) + "\n"

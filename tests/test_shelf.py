@@ -78,4 +78,6 @@ def test_a_network_on_the_shelf_answers_its_clips_as_stored(saved_study, tmp_pat
         assert f"{100 * summary['test_accuracy']:.1f} %" in card
         assert "made up" in card
         assert str(summary["git_commit"]) in card
+        again = f"OMP_NUM_THREADS={summary['threads']} snn-delays train --recipe models/"
+        assert again in card
         assert ("Delays from 0 to" in card) == folder.name.endswith("learned")
