@@ -7,9 +7,7 @@ their captions, which name data, seeds and commit; a test holds the README to th
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,8 @@ from snn_delays import RunFolder, load_trained
 from snn_delays.assembly import load_held_out
 from snn_delays.atomic import write_json
 from snn_delays.compare.plan import load_study
-from snn_delays.compare.statistics import spread
+from snn_delays.compare.results import Results, load_results
+from snn_delays.compare.wording import split_name
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers
 from snn_delays.plots import raster, save_figure
@@ -56,8 +55,7 @@ def main() -> None:
 def of_study(folder: Path, data_dir: Path | None, clip: int) -> dict[str, tuple[Figure, str]]:
     """Accuracy of the arms over all runs; delays and a raster of the first learned one."""
     study = load_study(folder)
-    with open(folder / "results.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    results = load_results(study, folder, data_dir)
     first = RunFolder(folder / f"learned-seed{study.recipe.seed}")
     net, recipe, classes = load_trained(first)
     summary = first.summary()
@@ -66,7 +64,7 @@ def of_study(folder: Path, data_dir: Path | None, clip: int) -> dict[str, tuple[
     one = f"{about}, seed {recipe.seed}, {where}"
     every = f"{about}, {study.seeds} seeds, {where}"
     return {
-        "arms.png": arms(study.arms, rows, summary["chance"], every),
+        "arms.png": arms(results, summary["chance"], every),
         "delays.png": (
             delays(net),
             f"Delays of each layer before and after learning, and where each one went ({one}).",
@@ -78,29 +76,28 @@ def of_study(folder: Path, data_dir: Path | None, clip: int) -> dict[str, tuple[
     }
 
 
-def arms(
-    names: Sequence[str], rows: list[dict[str, str]], chance: float, about: str
-) -> tuple[Figure, str]:
+def arms(results: Results, chance: float, about: str) -> tuple[Figure, str]:
     """Accuracy with integer delays: each seed, the mean, and the study's 95 % interval of it."""
-    metric = "test_accuracy" if all(row["test_accuracy"] for row in rows) else "valid_accuracy"
+    names = [result.cell.arm for result in results.cells]
     figure = Figure(figsize=(1.6 + 1.2 * len(names), 3.2), layout="constrained")
     axis = figure.subplots()
     words = []
-    for place, name in enumerate(names):
-        found = spread([100 * float(row[metric]) for row in rows if row["delays"] == name])
-        low, high = found.low or found.mean, found.high or found.mean
+    for place, result in enumerate(results.cells):
+        found, name = result.rounded, result.cell.arm
+        values, mean = [100 * value for value in found.values], 100 * found.mean
+        low, high = (mean if end is None else 100 * end for end in (found.low, found.high))
         color = {"learned": BLUE, "fixed": ORANGE}.get(name, GREY)
-        whiskers = [[found.mean - low], [high - found.mean]]
-        axis.errorbar(place, found.mean, whiskers, fmt="s", color=color, capsize=6, zorder=2)
-        axis.scatter([place + 0.16] * len(found.values), found.values, s=12, color=color, alpha=0.6)
-        label, beside = f"{found.mean:.1f} %", {"textcoords": "offset points", "ha": "center"}
-        axis.annotate(label, (place, max(high, *found.values)), (0, 6), **beside)
-        words.append(f"{name} {found.mean:.1f} % ({low:.1f} to {high:.1f})")
+        whiskers = [[mean - low], [high - mean]]
+        axis.errorbar(place, mean, whiskers, fmt="s", color=color, capsize=6, zorder=2)
+        axis.scatter([place + 0.16] * len(values), values, s=12, color=color, alpha=0.6)
+        label, beside = f"{mean:.1f} %", {"textcoords": "offset points", "ha": "center"}
+        axis.annotate(label, (place, max(high, *values)), (0, 6), **beside)
+        words.append(f"{name} {mean:.1f} % ({low:.1f} to {high:.1f})")
     axis.axhline(100 * chance, color="black", linestyle=":", linewidth=1)
     axis.text(len(names) - 0.5, 100 * chance + 1.5, "chance", ha="right")
     axis.set_xticks(range(len(names)), names)
     axis.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 104))
-    split = metric.split("_")[0]
+    split = split_name(results)
     axis.set_ylabel(f"{split} accuracy,\ninteger delays (%)")
     accuracies = f"{', '.join(words)}; mean, 95 % interval"
     return figure, f"Accuracy on {split} with integer delays: {accuracies} ({about})."

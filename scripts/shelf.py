@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from snn_delays import RunFolder
 from snn_delays.atomic import write_bytes, write_text
-from snn_delays.compare.jobs import finished_summary
-from snn_delays.compare.plan import Study, load_study, make_cells, make_jobs
-from snn_delays.compare.results import CellResult, Results, collect
+from snn_delays.compare.plan import Study, load_study
+from snn_delays.compare.results import CellResult, Results, load_results
 from snn_delays.compare.sections import class_names
 from snn_delays.compare.wording import interval, percent, recipe_text, split_name
 from snn_delays.data import cochlea
@@ -49,10 +48,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("models"))
     words = parser.parse_args()
     study = load_study(words.study)
-    cells = make_cells(study, words.data_dir)
-    jobs = make_jobs(cells, study.seeds, words.study, words.data_dir, "cpu")
-    finished = [(job, summary) for job in jobs if (summary := finished_summary(job)) is not None]
-    results = collect(cells, finished)
+    results = load_results(study, words.study, words.data_dir)
     for result in results.cells:
         if result.cell.arm in words.arms.split(","):
             folder = words.output / folder_name(result)

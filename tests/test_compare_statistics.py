@@ -2,22 +2,34 @@
 
 import itertools
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
 
 from snn_delays.compare.statistics import (
+    accuracy,
     accuracy_by,
     confusion,
+    crossed,
     holm,
     paired,
     smallest_p,
     spread,
 )
 
-shares = st.integers(0, 100).map(lambda n: n / 100)
+hundredths = st.integers(0, 100)
+
+
+def right(counts):
+    """Right answers to 100 clips, the first `n` of them for each `n` of `counts`."""
+    return np.arange(100) < np.array(list(counts))[:, None]
 
 
 def enumerated_p(differences):
@@ -32,48 +44,116 @@ def enumerated_p(differences):
 
 
 # Sign patterns of equal mean, whose floats differ in the last place.
-@example([(0.0, 0.08), (0.0, 0.13), (0.29, 0.04), (0.47, 0.59), (0.57, 0.49)])
+@example([(0, 8), (0, 13), (29, 4), (47, 59), (57, 49)])
 @settings(max_examples=25)
-@given(st.lists(st.tuples(shares, shares), min_size=2, max_size=7))
+@given(st.lists(st.tuples(hundredths, hundredths), min_size=2, max_size=7))
 def test_the_permutation_test_is_the_enumeration_of_all_signs(pairs):
     first, second = zip(*pairs, strict=True)
-    found = paired(first, second)
-    assert found.spread.mean == pytest.approx(np.mean(first) - np.mean(second))
-    expected = enumerated_p(np.subtract(first, second))
-    assert found.p == pytest.approx(expected)
+    found = paired(right(first), right(second))
+    differences = np.subtract(first, second) / 100
+    assert found.spread.mean == pytest.approx(np.mean(differences))
+    assert found.spread.values == pytest.approx(differences)
+    assert found.p == pytest.approx(enumerated_p(differences))
     assert found.p >= found.smallest_p - 1e-12
 
 
 def test_three_seeds_cannot_go_below_a_quarter():
-    found = paired([0.9, 0.91, 0.92], [0.1, 0.12, 0.09])
+    found = paired(right([90, 91, 92]), right([10, 12, 9]))
     assert found.p == found.smallest_p == 0.25
     assert smallest_p(10) == pytest.approx(2 / 1024)
-    assert paired([0.9], [0.1]).p is None
+    assert paired(right([90]), right([10])).p is None
     assert smallest_p(1) == 1.0
-    twenty = paired(np.linspace(0.8, 0.9, 20), np.linspace(0.1, 0.3, 20))
+    twenty = paired(right(range(70, 90)), right(range(10, 30)))
     assert twenty.p == pytest.approx(twenty.smallest_p)
 
 
-def test_intervals_hold_the_mean_and_shrink_with_seeds():
-    rng = np.random.default_rng(1)
-    few, many = (spread(list(rng.normal(0.5, 0.1, n))) for n in (5, 50))
-    for found in (few, many):
-        assert found.low < found.mean < found.high
-        assert found.deviation == pytest.approx(np.std(found.values, ddof=1))
-    assert many.high - many.low < few.high - few.low
-    assert spread([0.4]).low is None
+def test_a_figure_of_runs_has_mean_and_deviation():
+    found = spread([3.0, 5.0])
+    assert (found.values, found.mean, found.low) == ((3.0, 5.0), 4.0, None)
+    assert found.deviation == pytest.approx(math.sqrt(2))
     assert spread([0.4]).deviation is None
-    same = spread([0.4, 0.4, 0.4])
-    assert (same.low, same.high, same.deviation) == (0.4, 0.4, pytest.approx(0))
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+def counted_interval(x):
+    """The interval of `crossed` with its sums written out."""
+    seeds, clips = len(x), len(x[0])
+    mean = sum(map(sum, x)) / (seeds * clips)
+    of_seed = [sum(row) / clips for row in x]
+    of_clip = [sum(row[c] for row in x) / seeds for c in range(clips)]
+    a = clips * sum((m - mean) ** 2 for m in of_seed) / (seeds - 1)
+    b = seeds * sum((m - mean) ** 2 for m in of_clip) / (clips - 1)
+    e = sum(
+        (x[s][c] - of_seed[s] - of_clip[c] + mean) ** 2 for s in range(seeds) for c in range(clips)
+    ) / ((seeds - 1) * (clips - 1))
+    of_seeds, of_clips = max(a, e), max(b - e, 0)
+    total = of_seeds + of_clips
+    if not total:
+        return mean, mean
+    freedom = total**2 / (of_seeds**2 / (seeds - 1) + of_clips**2 / (clips - 1))
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(total / (seeds * clips))
+    return mean - half, mean + half
+
+
+outcomes = st.tuples(st.integers(2, 5), st.integers(2, 12)).flatmap(
+    lambda shape: arrays(int, shape, elements=st.integers(-1, 1))
+)
+
+
+@given(outcomes)
+def test_the_interval_is_that_of_seeds_crossed_with_clips(x):
+    found = crossed(x)
+    assert (found.low, found.high) == pytest.approx(counted_interval(x.tolist()))
+    assert found.mean == pytest.approx(x.mean())
+    other_order = crossed(x[::-1, np.random.default_rng(0).permutation(x.shape[1])])
+    assert (other_order.low, other_order.high) == pytest.approx((found.low, found.high))
+
+
+def test_where_only_seeds_or_only_clips_vary_it_is_students_interval_of_them():
+    values = np.array([0.2, 0.5, 0.9])
+    half = stats.t.ppf(0.975, 2) * stats.sem(values)
+    for x in (np.tile(values[:, None], (1, 40)), np.tile(values, (7, 1))):
+        found = crossed(x)
+        assert (found.low, found.high) == pytest.approx(
+            (values.mean() - half, values.mean() + half)
+        )
+
+
+def test_there_is_no_interval_where_nothing_could_vary_and_no_width_where_nothing_does():
+    assert crossed([[0, 1, 1]]).low is None
+    assert crossed([[0], [1]]).high is None
+    assert (crossed(np.ones((3, 4))).low, crossed(np.ones((3, 4))).high) == (1, 1)
+
+
+def test_an_interval_of_an_accuracy_ends_at_nothing_and_at_all():
+    x = np.ones((3, 8))
+    x[0, 0] = 0
+    assert crossed(x).high > 1
+    assert accuracy(x).high == 1
+    assert accuracy(1 - x).low == 0
+    assert accuracy(x).low == crossed(x).low
+
+
+@pytest.mark.parametrize("seed_effect", [0.0, 0.15])
+def test_the_interval_covers_the_truth_about_as_often_as_it_says(seed_effect):
+    """Where an interval over seeds alone, with three of them, covers it in half of the cases."""
     rng = np.random.default_rng(2)
+    truth = stats.norm.cdf(1 / math.sqrt(1 + seed_effect**2 + 1))
     hits = 0
-    for _ in range(60):
-        found = spread(list(rng.normal(0, 1, 20)))
-        hits += found.low <= 0 <= found.high
-    assert 50 <= hits <= 60
+    for _ in range(200):
+        skill = 1 + seed_effect * rng.normal(size=(3, 1)) + rng.normal(size=(1, 500))
+        found = accuracy(skill + rng.normal(size=(3, 500)) > 0)
+        hits += found.low <= truth <= found.high
+    assert 180 <= hits <= 200  # 95 % would be 190
+
+
+def test_the_script_that_counts_how_often_intervals_cover_prints_a_line_for_each_case():
+    script = Path(__file__).parents[1] / "scripts" / "intervals.py"
+    words = ["--studies", "2", "--seeds", "3", "--clips", "20"]
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()[2:]]
+    assert [line[:3] for line in lines] == [["3", "20", e] for e in ("0.0", "0.03", "0.15")]
+    assert all(0 <= float(share) <= 100 for line in lines for share in line[3:])
 
 
 def test_holm_is_the_worked_example():

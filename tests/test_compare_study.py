@@ -11,7 +11,7 @@ from tiny import tiny_recipe
 from snn_delays.compare.answers import VARIANTS, answers_file, read_answers
 from snn_delays.compare.jobs import finished_summary, run_job
 from snn_delays.compare.plan import Study, make_cells, make_jobs
-from snn_delays.compare.results import collect, variant_accuracies
+from snn_delays.compare.results import collect, load_results, variant_accuracies
 from snn_delays.compare.study import check_folder, run_study
 from snn_delays.data.variants import parse_variants
 from snn_delays.errors import RunError, TrainingError
@@ -58,12 +58,12 @@ def test_a_run_that_answered_other_variants_answers_again(study, tmp_path):
     before = read_answers(RunFolder(folder))
     assert finished_summary(job) is not None
     fewer = {"kinds": before.kinds[:-1], "strengths": before.strengths[:-1]}
-    older = replace(before, **fewer, accuracies=before.accuracies[:-1])
+    older = replace(before, **fewer, altered=before.altered[:-1])
     np.savez_compressed(answers_file(RunFolder(folder)), **asdict(older))
     assert finished_summary(job) is None
     assert run_job(job) == finished_summary(job)
     again = read_answers(RunFolder(folder))
-    np.testing.assert_array_equal(again.accuracies, before.accuracies)
+    np.testing.assert_array_equal(again.altered, before.altered)
     np.testing.assert_array_equal(again.rounded, before.rounded)
 
 
@@ -129,9 +129,26 @@ def test_what_fails_is_done_once_more_and_then_listed(study):
 def test_without_test_data_valid_is_compared(study):
     cells, _, outcome, _ = study
     finished = [(job, {**s, "test_accuracy": None}) for job, s in outcome.finished]
-    results = collect(cells, finished)
-    assert results.metric == "valid_accuracy"
-    assert results.cells[0].rounded.values == tuple(s["valid_accuracy"] for _, s in finished[::2])
+    assert collect(cells, finished).metric == "valid_accuracy"
+
+
+def test_runs_that_answered_different_clips_are_not_compared(study, tmp_path):
+    cells, jobs, outcome, _ = study
+    folder = tmp_path / "run"
+    shutil.copytree(jobs[-1].folder, folder)
+    answers = read_answers(RunFolder(folder))
+    other = replace(answers, labels=answers.labels[::-1])
+    np.savez_compressed(answers_file(RunFolder(folder)), **asdict(other))
+    *most, (job, summary) = outcome.finished
+    with pytest.raises(RunError, match=r"run/answers\.npz holds answers to other clips than"):
+        collect(cells, [*most, (replace(job, folder=folder), summary)])
+
+
+def test_the_results_of_a_folder_are_those_of_its_study(study):
+    cells, _, outcome, out = study
+    expected = collect(cells, outcome.finished)
+    found = load_results(Study(tiny_recipe(epochs=1), ("none", "learned"), 2), out, None)
+    assert [r.rounded for r in found.cells] == [r.rounded for r in expected.cells]
 
 
 def test_damaged_or_missing_results_are_one_sentence(study, tmp_path):

@@ -36,7 +36,8 @@ class Answers:
         rounded, live: the class answered with integer and with real delays, `[clips]`.
         kinds: of the variants, `[variants]`, such as `jitter`.
         strengths: of the variants, `[variants]`, nan where a kind has none.
-        accuracies: with integer delays on each variant, `[variants]`; empty for frames.
+        altered: the class answered with integer delays on each variant, `[variants, clips]`; no
+            variants for frames.
     """
 
     labels: Ints
@@ -45,7 +46,7 @@ class Answers:
     live: Ints
     kinds: NDArray[np.str_]
     strengths: NDArray[np.float64]
-    accuracies: NDArray[np.float64]
+    altered: Ints
 
 
 def answers_file(folder: RunFolder) -> Path:
@@ -55,9 +56,11 @@ def answers_file(folder: RunFolder) -> Path:
 
 def are_current(folder: RunFolder) -> bool:
     """Whether a run has answered all of `VARIANTS`, or none, where the data are frames."""
-    if not answers_file(folder).is_file():
+    try:
+        answers = read_answers(folder)
+    except RunError:  # none yet, damaged, or an older version's
         return False
-    answers, variants = read_answers(folder), parse_variants(VARIANTS)
+    variants = parse_variants(VARIANTS)
     strengths = np.array([variant.strength for variant in variants], float)
     same = answers.kinds.tolist() == [variant.kind for variant in variants]
     same = same and np.array_equal(answers.strengths, strengths, equal_nan=True)
@@ -72,6 +75,10 @@ def write_answers(folder: RunFolder, data_dir: Path | None, device: str) -> None
     integer = round_delays(net)
     variants = parse_variants(VARIANTS) if isinstance(data, SpikeDataset) else []
     rounded = evaluate(integer, data, recipe.evaluation_batch)
+    on_variants = [
+        evaluate(integer, altered(data, variant), recipe.evaluation_batch).predictions.tolist()
+        for variant in variants
+    ]
     answers = Answers(
         labels=rounded.labels.numpy(),
         speakers=data.speakers.cpu().numpy(),
@@ -79,12 +86,7 @@ def write_answers(folder: RunFolder, data_dir: Path | None, device: str) -> None
         live=evaluate(net, data, recipe.evaluation_batch).predictions.numpy(),
         kinds=np.array([variant.kind for variant in variants], str),
         strengths=np.array([variant.strength for variant in variants], float),
-        accuracies=np.array(
-            [
-                evaluate(integer, altered(data, v), recipe.evaluation_batch).accuracy
-                for v in variants
-            ]
-        ),
+        altered=np.array(on_variants, np.int64).reshape(len(variants), len(rounded.labels)),
     )
     with replacing(answers_file(folder)) as temporary:
         np.savez_compressed(temporary, **asdict(answers))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from snn_delays.checkpoint import load_tensors
 from snn_delays.compare.results import CellResult, variant_accuracies
-from snn_delays.compare.statistics import Spread, confusion, spread
+from snn_delays.compare.statistics import Spread, confusion
 from snn_delays.data.variants import Variant
 from snn_delays.plots import layer_title
 from snn_delays.runs import Record
@@ -137,7 +137,7 @@ def arms_picture(results: Sequence[CellResult], chance: float) -> Picture:
 
 
 def cost_picture(results: Sequence[CellResult]) -> Picture:
-    """Accuracy against the time that a run took, mean and interval of both."""
+    """Accuracy with its interval against the time that a run took, mean and deviation."""
     figure = Figure(figsize=(5.2, 2.9), layout="constrained")
     axis = figure.subplots()
     words = []
@@ -146,7 +146,7 @@ def cost_picture(results: Sequence[CellResult]) -> Picture:
         axis.errorbar(
             [seconds.mean],
             _percent([result.rounded.mean]),
-            xerr=_whiskers([seconds]) / 100,
+            xerr=seconds.deviation or 0.0,
             yerr=_whiskers([result.rounded]),
             fmt="o",
             color=COLOURS[arm],
@@ -382,7 +382,7 @@ def confusion_picture(result: CellResult, classes: Sequence[str]) -> Picture:
     axis.grid(visible=False)
     wrong = np.where(np.eye(len(classes), dtype=bool), 0, matrix)
     row, column = divmod(int(wrong.argmax()), len(classes))
-    share = spread(np.diag(matrix).tolist()).mean
+    share = float(np.diag(matrix).mean())
     alt = (
         f"{share:.0%} of the clips of a class are answered as that class, on average; most often "
         f"{classes[row]} is taken for {classes[column]} ({wrong.max():.0%})."

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from snn_delays.compare.answers import Answers, read_answers
-from snn_delays.compare.jobs import Job, Setting
-from snn_delays.compare.plan import Cell
-from snn_delays.compare.statistics import Difference, Spread, holm, paired, spread
+import numpy as np
+from numpy.typing import NDArray
+
+from snn_delays.compare.answers import Answers, answers_file, read_answers
+from snn_delays.compare.jobs import Job, Setting, finished_summary
+from snn_delays.compare.plan import Cell, Study, make_cells, make_jobs
+from snn_delays.compare.statistics import Difference, Spread, accuracy, holm, paired, spread
 from snn_delays.data.variants import Variant
 from snn_delays.errors import RunError
 from snn_delays.runs import Record, RunFolder
@@ -23,24 +27,32 @@ class CellResult:
     Attributes:
         cell: the arm, its setting and its budget.
         folders, summaries, answers: of its finished runs, by seed.
-        metric: key of the figure that the study compares, in every summary.
     """
 
     cell: Cell
     folders: dict[int, RunFolder]
     summaries: dict[int, Record]
     answers: dict[int, Answers]
-    metric: str
 
     @property
     def rounded(self) -> Spread:
         """Accuracy with integer delays."""
-        return self.figure(self.metric)
+        return accuracy(self.right(self.answers))
 
     @property
     def live(self) -> Spread:
         """Accuracy before the delays were rounded."""
-        return self.figure(f"{self.metric}_live")
+        return spread([float((a.live == a.labels).mean()) for a in self.answers.values()])
+
+    @property
+    def rounding(self) -> Spread:
+        """What rounding the delays changes in accuracy."""
+        live = [a.live == a.labels for a in self.answers.values()]
+        return paired(self.right(self.answers), live).spread
+
+    def right(self, seeds: Iterable[int]) -> NDArray[np.bool_]:
+        """Which answers with integer delays are right, `[seeds, clips]`."""
+        return np.array([self.answers[s].rounded == self.answers[s].labels for s in seeds])
 
     def figure(self, key: str) -> Spread:
         """A figure of the summaries over seeds."""
@@ -84,10 +96,10 @@ class Results:
         found = []
         for pair in itertools.combinations(self.at(setting), 2):
             second, first = sorted(pair, key=lambda result: result.rounded.mean)
-            seeds = [s for s in first.summaries if s in second.summaries]
+            seeds = [s for s in first.answers if s in second.answers]
             if seeds:
-                values = [[r.summaries[s][r.metric] for s in seeds] for r in (first, second)]
-                found.append((first, second, len(seeds), paired(*values)))
+                difference = paired(first.right(seeds), second.right(seeds))
+                found.append((first, second, len(seeds), difference))
         corrected = holm([difference.p for *_, difference in found])
         return [Comparison(*facts, p) for facts, p in zip(found, corrected, strict=True)]
 
@@ -96,7 +108,8 @@ def collect(cells: Sequence[Cell], finished: Sequence[tuple[Job, Record]]) -> Re
     """Sort the finished runs of a study into its cells.
 
     Raises:
-        RunError: no run is finished, or the answers of one are missing or damaged.
+        RunError: no run is finished, the answers of one are missing or damaged, or runs at one
+            setting answered different clips.
     """
     if not finished:
         raise RunError("No run of the study is finished, so there is nothing to compare")
@@ -109,16 +122,45 @@ def collect(cells: Sequence[Cell], finished: Sequence[tuple[Job, Record]]) -> Re
             folders = {job.recipe.seed: RunFolder(job.folder) for job, _ in own}
             summaries = {job.recipe.seed: summary for job, summary in own}
             answers = {seed: read_answers(folder) for seed, folder in folders.items()}
-            results.append(CellResult(cell, folders, summaries, answers, metric))
-    return Results(metric, results)
+            results.append(CellResult(cell, folders, summaries, answers))
+    found = Results(metric, results)
+    for setting in found.settings():
+        _check_clips(found.at(setting))
+    return found
+
+
+def load_results(study: Study, folder: Path, data_dir: Path | None) -> Results:
+    """The finished runs of the study that lies in `folder`.
+
+    Raises:
+        RunError: as `collect`.
+        DataError: the data are not in `data_dir`.
+    """
+    cells = make_cells(study, data_dir)
+    jobs = make_jobs(cells, study.seeds, folder, data_dir, "cpu")
+    summaries = [(job, finished_summary(job)) for job in jobs]
+    return collect(cells, [(job, summary) for job, summary in summaries if summary is not None])
+
+
+def _check_clips(found: Sequence[CellResult]) -> None:
+    """Arms are compared clip by clip, so all runs of a setting must have answered the same."""
+    runs = [(r.folders[s], a) for r in found for s, a in r.answers.items()]
+    (known, first), *others = runs
+    for folder, answers in others:
+        if not np.array_equal(answers.labels, first.labels):
+            raise RunError(
+                f"{answers_file(folder)} holds answers to other clips than {answers_file(known)}",
+                remedy="Runs of one study need the same data. Delete the files of answers and go "
+                "on with the study: snn-delays compare --resume.",
+            )
 
 
 def variant_accuracies(result: CellResult) -> dict[Variant, Spread]:
     """Accuracy with integer delays on each kind of altered spikes; empty for frames."""
-    rows = list(result.answers.values())
+    runs = list(result.answers.values())
     variants = [
         Variant(kind, None if math.isnan(strength) else strength)
-        for kind, strength in zip(rows[0].kinds.tolist(), rows[0].strengths.tolist(), strict=True)
+        for kind, strength in zip(runs[0].kinds.tolist(), runs[0].strengths.tolist(), strict=True)
     ]
-    columns = zip(*(row.accuracies.tolist() for row in rows), strict=True)
-    return {v: spread(column) for v, column in zip(variants, columns, strict=True)}
+    right = [run.altered == run.labels for run in runs]
+    return {v: accuracy([run[place] for run in right]) for place, v in enumerate(variants)}

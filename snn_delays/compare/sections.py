@@ -15,7 +15,7 @@ from snn_delays.compare.figures import Picture, axis_picture, pictures
 from snn_delays.compare.jobs import Job, Setting
 from snn_delays.compare.plan import ARMS, Study
 from snn_delays.compare.results import CellResult, Results, variant_accuracies
-from snn_delays.compare.statistics import Spread, accuracy_by, paired
+from snn_delays.compare.statistics import Spread, accuracy_by
 from snn_delays.compare.wording import (
     interval,
     p_text,
@@ -80,7 +80,8 @@ def overview(results: Results) -> Section:
         [
             f"Accuracy on the {split_name(results)} clips with integer delays, over seeds, in "
             "percent. Every arm of a seed shares split, order of clips, readout window, epochs, "
-            "protocol, and initial weights where their shapes allow.",
+            "protocol, and initial weights where their shapes allow. Intervals are for other seeds "
+            "and other clips of the same speakers; the deviation is that of seeds.",
         ],
         [
             Table(["arm", *axes, "mean", "95 % interval", "deviation", "each seed"], accuracy),
@@ -88,7 +89,7 @@ def overview(results: Results) -> Section:
                 ["arm", *axes, *_COST],
                 cost,
                 "Budget, rounding and cost: trainable parameters, accuracy before rounding, "
-                "what rounding changes (points, mean and interval over seeds), and time (mean and "
+                "what rounding changes (points, mean and 95 % interval), and time (mean and "
                 "standard deviation; of runs beside each other on one machine, if several were)",
             ),
             Table(["arm", "what it is"], meanings, words=True),
@@ -108,7 +109,7 @@ _COST = (
 
 
 def _cost(result: CellResult) -> list[str]:
-    change = paired(result.rounded.values, result.live.values).spread
+    change = result.rounding
     return [
         str(result.cell.parameters),
         str(result.cell.synapses),
@@ -146,9 +147,10 @@ def differences(results: Results) -> Section:
                 ]
             )
     note = (
-        "Paired over seeds, in points: mean difference, its 95 % bootstrap interval (BCa, 9999 "
-        "resamples), and the two-sided p of the paired permutation test, also corrected by Holm's "
-        "method for the pairs of a setting."
+        "Paired over seeds and clips, in points: mean difference, its 95 % interval for other "
+        "seeds and other clips of the same speakers (crossed random effects, Satterthwaite's "
+        "degrees of freedom), and the two-sided p of the permutation test over seeds, also "
+        "corrected by Holm's method for the pairs of a setting."
     )
     if least:
         note += f" The least p that so many seeds can give is {' or '.join(sorted(least))}, before "

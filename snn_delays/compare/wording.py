@@ -124,13 +124,15 @@ def _against(comparison: Comparison, asked: CellResult) -> str:
     more = "more" if comparison.first is asked else "less"
     other = _NAMES[_other(comparison, asked).cell.arm]
     words = f"{points(figure.mean)} points {more} than {other}"
-    if figure.low is None or comparison.corrected is None:
+    if figure.low is None or figure.high is None or comparison.corrected is None:
         return words
-    if comparison.difference.smallest_p > _SIGNIFICANT:
-        return f"{words} ({interval(figure)})"  # too few seeds for a test; `warnings` says so
-    p = p_text(comparison.corrected)
-    words += f" ({interval(figure)}, corrected p {p if p.startswith('<') else f'= {p}'})"
-    return words if comparison.corrected <= _SIGNIFICANT else f"{words}, which may be chance"
+    chance = figure.low <= 0 <= figure.high
+    facts = interval(figure)
+    if comparison.difference.smallest_p <= _SIGNIFICANT:  # else too few seeds; `warnings` says so
+        p = p_text(comparison.corrected)
+        facts += f", corrected p {p if p.startswith('<') else f'= {p}'}"
+        chance = chance or comparison.corrected > _SIGNIFICANT
+    return f"{words} ({facts}){', which may be chance' if chance else ''}"
 
 
 def warnings(results: Results) -> list[str]:
@@ -145,8 +147,6 @@ def warnings(results: Results) -> list[str]:
             f"With {seeds} seeds the permutation test cannot give less than p = {least:g}, however "
             "large a difference is: look at the differences of the seeds, or run at least 6."
         )
-    if 1 < seeds < 10:
-        found.append("Bootstrap intervals of fewer than about 10 seeds are too narrow.")
     if results.metric == "valid_accuracy":
         found.append(
             "There was no test data. The accuracy is that of valid, the data that also chose the "
