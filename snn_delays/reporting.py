@@ -31,8 +31,8 @@ class Reporter:
     def stop(self) -> None:
         """Training ended, one way or the other."""
 
-    def pictures(self, paths: Sequence[Path]) -> None:
-        """The pictures of the finished run are drawn."""
+    def pictures(self, paths: Sequence[Path], epochs: int) -> None:
+        """The pictures of the finished run of so many epochs are drawn."""
 
 
 class Reporters(Reporter):
@@ -71,7 +71,7 @@ class Reporters(Reporter):
         for reporter in self.reporters:
             reporter.stop()
 
-    def pictures(self, paths: Sequence[Path]) -> None:
+    def pictures(self, paths: Sequence[Path], epochs: int) -> None:
         """The pictures are drawn."""
         for reporter in self.reporters:
-            reporter.pictures(paths)
+            reporter.pictures(paths, epochs)

@@ -83,9 +83,9 @@ class RunFolder:
                 remedy="Resume it with the same settings, or start anew in another --out.",
             )
 
-    def has_only_results(self) -> bool:
-        """Whether the run is finished and its `last.ckpt` is gone: there is nothing to resume."""
-        return self.summary_file.is_file() and not self.checkpoint_file.exists()
+    def is_finished(self) -> bool:
+        """Whether the run is trained and tested: its summary is the last that `train` writes."""
+        return self.summary_file.is_file()
 
     def _holds_files(self) -> bool:
         """Whether there is more here than what a killed process left half written."""

@@ -41,12 +41,10 @@ class TensorBoardReporter(Reporter):
         # `purge_step` withdraws whatever earlier event files hold at that step or later.
         self.open = lambda first: SummaryWriter(folder, purge_step=first)
         self.writer: Any = None
-        self.epochs = 0
 
     def start(self, epochs: int, done: int, batches: int) -> None:
         """Open an event file that goes on after epoch `done`."""
         self.writer = self.open(done + 1)
-        self.epochs = epochs
 
     def measured(self, record: Mapping[str, Any], net: nn.Module) -> None:
         """Write the epoch's numbers and delays."""
@@ -63,9 +61,9 @@ class TensorBoardReporter(Reporter):
         if self.writer is not None:
             self.writer.close()
 
-    def pictures(self, paths: Sequence[Path]) -> None:
+    def pictures(self, paths: Sequence[Path], epochs: int) -> None:
         """Show the pictures of the finished run, one step after its last epoch."""
-        step = self.epochs + 1
+        step = epochs + 1
         with self.open(step) as writer:
             for path in paths:
                 writer.add_image(path.stem, image.imread(path)[..., :3], step, dataformats="HWC")

@@ -57,8 +57,8 @@ def train(
         folder: where to write; an existing run is refused unless `resume`.
         data_dir: where the data files lie (not needed for `synthetic`).
         device: a torch device, `cpu` or `cuda`.
-        resume: continue the run in `folder` from where it was last saved; one that is finished, and
-            whose `last.ckpt` is gone, is left as it is.
+        resume: continue the run in `folder` from where it was last saved; one that is finished is
+            left as it is.
         reporter: receives progress.
         world: the processes this run is spread over, each of which calls this with a folder of its
             own; their device goes before `device`.
@@ -77,7 +77,9 @@ def train(
     device = device if world is None else str(world.device)
     keep_freed_memory()
     folder.check(recipe, resume)
-    if resume and folder.has_only_results():
+    reporter = reporter or Reporter()
+    if resume and folder.is_finished():
+        reporter.message("The run is finished: nothing is trained or tested again")
         return folder.summary()
     limit, free = memory.total_bytes(device), memory.free_bytes(device)
 
@@ -89,7 +91,6 @@ def train(
 
     sizes = (recipe.steps, 1)  # channels and classes, until the data says
     with faults.explained(kept, smaller_batch):
-        reporter = reporter or Reporter()
         if device.startswith("cuda") and not kernels_can_be_compiled():
             reporter.message(
                 "No C compiler or Python headers (gcc, python3-dev) here: neurons are slower"

@@ -28,6 +28,11 @@ def test_every_arm_is_measured_once_and_workers_share(monkeypatch, tmp_path):
     assert timing.expected_seconds([], 2, 1) == 0
 
 
+def test_a_finished_run_that_lacks_only_its_answers_is_not_measured(trained):
+    job = Job(tiny_recipe(), trained[0].path, None, "cpu", "learned")
+    assert timing.expected_seconds([job], 1, 1) == timing._RUN_SECONDS
+
+
 def test_a_short_run_is_an_epoch_or_a_few_seconds_and_leaves_nothing(monkeypatch, tmp_path):
     job = Job(tiny_recipe(epochs=50), tmp_path / "run", None, "cpu", "learned")
     assert timing.seconds_per_epoch(job, threads=1) > 0

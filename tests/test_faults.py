@@ -155,7 +155,8 @@ def test_data_that_vanish_while_training(call, tmp_path, shd_folder, monkeypatch
     assert "is finished, but one picture is missing" in err
     assert (run / "network.json").exists()
     code, _, err = call("train", "--resume", "--data-dir", folder, "--out", run)
-    assert code == 2
+    assert code == 1
+    assert "is finished, but one picture is missing" in err
     assert "shd_train.h5" in err
 
 

@@ -6,9 +6,9 @@ import shutil
 import h5py
 import pytest
 from test_training import StopAfter
-from tiny import tiny_recipe
+from tiny import tiny_recipe, tiny_run
 
-from snn_delays import training
+from snn_delays import summary, training
 from snn_delays.config import load_recipe
 from snn_delays.errors import RunError
 from snn_delays.runs import RunFolder
@@ -35,15 +35,26 @@ def test_a_lost_checkpoint_is_said_and_a_finished_run_stays(tmp_path, call, trai
     assert any("no last.ckpt to go on from" in message for message in said.messages)
 
     folder.checkpoint_file.unlink()
-    before = {path: path.read_bytes() for path in folder.path.iterdir()}
-    code, out, _ = call("train", "--resume", "--out", folder.path, "--device", "cpu")
-    assert code == 0
-    assert "is finished: there is nothing to go on with" in out.replace("\n", " ")
-    assert training.train(recipe, folder, resume=True) == folder.summary()
-    assert {path: path.read_bytes() for path in folder.path.iterdir()} == before
+    stays_as_it_was(call, folder)
     code, _, err = call("train", "--resume", "--out", folder.path, "--seed", 9)
     assert code == 2
     assert "started with another recipe (different: seed)" in err
+
+
+def test_a_finished_run_is_not_tested_again_and_keeps_its_commit(tmp_path, call, monkeypatch):
+    folder, _ = tiny_run(tmp_path / "run")
+    monkeypatch.setattr(summary, "git_commit", lambda: "another")
+    stays_as_it_was(call, folder)
+
+
+def stays_as_it_was(call, folder):
+    """Resuming makes what was missing, network and pictures, and changes nothing."""
+    before = {path: path.read_bytes() for path in folder.path.iterdir()}
+    code, out, _ = call("train", "--resume", "--out", folder.path, "--device", "cpu")
+    assert code == 0
+    assert "The run is finished: nothing is trained or tested again" in out
+    assert {path: path.read_bytes() for path in before} == before
+    assert folder.network_file.is_file()
 
 
 @pytest.fixture(scope="module")

@@ -161,8 +161,9 @@ def test_archives_hold_no_links_and_no_devices(tmp_path, kind):
 
 
 def damaged_run(trained, tmp_path, alter):
-    """A copy of a finished run whose checkpoint says something else."""
+    """A copy of a run, trained but not tested yet, whose checkpoint says something else."""
     folder = RunFolder(shutil.copytree(trained[0].path, tmp_path / "run"))
+    folder.summary_file.unlink()
     tensors, facts = ckpt.load_tensors(folder.checkpoint_file)
     alter(tensors, facts)
     ckpt.save_tensors(folder.checkpoint_file, tensors, facts)

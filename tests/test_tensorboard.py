@@ -37,7 +37,7 @@ def test_every_number_of_metrics_is_a_scalar_and_delays_are_histograms(call, tmp
     code, _, _ = call("train", *FLAGS, "--out", run.path, "--tensorboard")
     assert code == 0
     code, _, _ = call("train", "--resume", "--out", run.path, "--tensorboard", "--quiet")
-    assert code == 0  # tests the finished run and draws it again
+    assert code == 0  # draws the finished run again
     events = read(run.tensorboard)
     for record in run.read_metrics():
         expected = {
@@ -98,7 +98,7 @@ def test_a_resumed_run_has_every_epoch_once(tmp_path):
         training.train(recipe, folder, reporter=Reporters(board, Killed(3)))
     assert len(json.loads("[" + ",".join(folder.metrics_file.read_text().splitlines()) + "]")) == 2
     assert set(map(tuple, steps(read(folder.tensorboard)).values())) == {(1, 2, 3)}
-    for _ in range(2):  # the second time only tests the finished run again
+    for _ in range(2):  # the second time there is nothing left to do
         board = TensorBoardReporter(folder.tensorboard)
         training.train(recipe, folder, resume=True, reporter=board)
         assert set(map(tuple, steps(read(folder.tensorboard)).values())) == {(1, 2, 3, 4)}

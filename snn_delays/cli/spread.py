@@ -30,8 +30,11 @@ def leading(device: str, recipe: Recipe, folder: RunFolder, resume: bool) -> Ite
         yield None
         return
     folder.check(recipe, resume)  # before anyone waits for us
-    if resume and folder.has_only_results():
-        raise RunError(f"The run in {folder.path} is finished: there is nothing to go on with")
+    if resume and folder.is_finished():
+        raise RunError(
+            f"The run in {folder.path} is finished: there is nothing to go on with",
+            remedy="For its export and pictures alone, call snn-delays without torchrun.",
+        )
     with joined(_own_device(device)) as world:
         world.send(recipe.to_toml().encode())
         kept = resume and folder.checkpoint_file.is_file()

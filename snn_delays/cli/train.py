@@ -97,10 +97,6 @@ def train_command(
     if output.is_terminal and sys.stdin.isatty():
         offer_to_fetch(resolved.dataset, data_dir, quiet)
     with leading(device, resolved, folder, resume) as world:
-        if resume and folder.has_only_results():
-            folder.check(resolved, resume)
-            output.print(f"The run in {folder.path} is finished: there is nothing to go on with.")
-            return
         summary = train_to_folder(
             resolved, folder, data_dir, device, resume, shown, tensorboard, world
         )
@@ -170,7 +166,7 @@ def train_to_folder(
         reporter.message("Exporting and plotting")
         with explained(folder.how_to_go_on, str):
             export_run(folder)
-            reporter.pictures(_plot(folder, data_dir))
+            reporter.pictures(_plot(folder, data_dir), recipe.epochs)
     except KeyboardInterrupt as stop:
         if not folder.recipe_file.is_file():
             raise

@@ -102,6 +102,6 @@ def run_job(job: Job, reporter: Reporter | None = None) -> Record:
         reporter=reporter,
     )
     export_run(folder)
-    reporter.pictures(plot_run(folder, job.data_dir))
+    reporter.pictures(plot_run(folder, job.data_dir), job.recipe.epochs)
     write_answers(folder, job.data_dir, device)  # the last file: it shows that all is there
     return summary

@@ -76,11 +76,15 @@ def seconds_per_epoch(job: Job, threads: int) -> float:
 def expected_seconds(jobs: Sequence[Job], workers: int, threads: int) -> float:
     """Time that jobs will take, each like the first one of its arm.
 
-    Runs a few seconds for each arm. What an axis changes about the time is not seen.
+    Runs a few seconds for each arm. What an axis changes about the time is not seen; nor how long
+    answers take, the only thing that a job may lack whose run is finished.
     """
     epoch: dict[str, float] = {}
+    total = _RUN_SECONDS * len(jobs)
     for job in jobs:
+        if RunFolder(job.folder).is_finished():
+            continue
         if job.arm not in epoch:
             epoch[job.arm] = seconds_per_epoch(job, threads)
-    total = sum(epoch[job.arm] * job.recipe.epochs + _RUN_SECONDS for job in jobs)
+        total += epoch[job.arm] * job.recipe.epochs
     return total / min(workers, len(jobs)) if jobs else 0.0
