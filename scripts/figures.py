@@ -20,7 +20,7 @@ from snn_delays.assembly import load_held_out
 from snn_delays.atomic import write_json
 from snn_delays.compare.plan import load_study
 from snn_delays.compare.results import Results, load_results
-from snn_delays.compare.wording import split_name
+from snn_delays.compare.wording import seeds_text, split_name
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers
 from snn_delays.plots import raster, save_figure
@@ -62,7 +62,7 @@ def of_study(folder: Path, data_dir: Path | None, clip: int) -> dict[str, tuple[
     about = f"data {recipe.dataset}, recipe {recipe.name}, {recipe.epochs} epochs"
     where = f"commit {str(summary['git_commit'])[:7]}, {summary['versions']['processor']}"
     one = f"{about}, seed {recipe.seed}, {where}"
-    every = f"{about}, {study.seeds} seeds, {where}"
+    every = f"{about}, {seeds_text(study.seeds)}, {where}"
     return {
         "arms.png": arms(results, summary["chance"], every),
         "delays.png": (

@@ -230,9 +230,11 @@ def _print_plan(cells: Sequence[Cell], study: Study, output: Any) -> None:
     from rich.table import Table
 
     from snn_delays.compare.plan import ARMS
+    from snn_delays.compare.wording import seeds_text
 
     recipe = study.recipe
-    title = f"{recipe.dataset}, {recipe.epochs} epochs, {study.seeds} seeds, {recipe.protocol}"
+    about = f"{recipe.dataset}, {recipe.epochs} epochs, {seeds_text(study.seeds)}"
+    title = f"{about}, {recipe.protocol}"
     table = Table("delays", *study.axes, "what", "hidden", title=title)
     table.add_column("trainable parameters", justify="right")
     table.add_column("synapses", justify="right")
@@ -247,9 +249,11 @@ def _print_plan(cells: Sequence[Cell], study: Study, output: Any) -> None:
 def _print_table(results: Results, seeds: int, output: Any) -> None:
     from rich.table import Table
 
+    from snn_delays.compare.wording import seeds_text
+
     metric = results.metric.replace("_", " ")
     axes = [name for name, _ in results.cells[0].cell.setting]
-    table = Table("delays", *axes, title=f"{metric}, integer delays, {seeds} seeds")
+    table = Table("delays", *axes, title=f"{metric}, integer delays, {seeds_text(seeds)}")
     table.add_column("mean ± standard deviation", justify="right")
     table.add_column("each seed")
     table.add_column("parameters", justify="right")

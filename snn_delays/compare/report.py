@@ -18,7 +18,7 @@ from snn_delays.compare.jobs import Job
 from snn_delays.compare.plan import Study
 from snn_delays.compare.results import Results
 from snn_delays.compare.sections import Section, Table
-from snn_delays.compare.wording import verdict, warnings
+from snn_delays.compare.wording import seeds_text, verdict, warnings
 from snn_delays.errors import SnnDelaysError
 
 
@@ -64,7 +64,7 @@ def make_report(
     parts.append(sections.provenance(study, results))
     return Report(
         title="What do learned delays buy?",
-        subtitle=f"{study.recipe.dataset}: {len(study.arms)} arms, {study.seeds} seeds",
+        subtitle=f"{study.recipe.dataset}: {len(study.arms)} arms, {seeds_text(study.seeds)}",
         verdicts=[verdict(results, setting) for setting in settings],
         warnings=warnings(results),
         sections=parts,

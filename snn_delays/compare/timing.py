@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from snn_delays.assembly import check_device
+from snn_delays.compare.answers import VARIANTS
 from snn_delays.compare.jobs import Job
+from snn_delays.data.variants import parse_variants
 from snn_delays.reporting import Reporter
-from snn_delays.runs import RunFolder
+from snn_delays.runs import Record, RunFolder
 from snn_delays.training import train
 
 _LONGEST_SECONDS = 5.0
@@ -22,6 +24,9 @@ _RUN_SECONDS = 3.0
 """A run's start, test, export and pictures (scripts/bench/workers.py: ten short runs took 29 s)."""
 _EVALUATION_SHARE = 0.5
 """Answering the data that choose the epoch, live and rounded, against training on as many clips."""
+
+_ANSWERING_SPEED = 2.0
+"""Answering clips, against training on them."""
 
 
 class _Enough(Exception):
@@ -73,16 +78,24 @@ def seconds_per_epoch(job: Job, threads: int) -> float:
     return stopwatch.epoch_seconds
 
 
+def _answering_seconds(summary: Record) -> float:
+    """Time to answer the held-out clips, live and rounded, and to answer each of their variants."""
+    clips = summary["test_clips"] or summary["valid_clips"]
+    passes = 2 + len(parse_variants(VARIANTS))
+    return float(passes * clips / (_ANSWERING_SPEED * summary["samples_per_second"]))
+
+
 def expected_seconds(jobs: Sequence[Job], workers: int, threads: int) -> float:
     """Time that jobs will take, each like the first one of its arm.
 
-    Runs a few seconds for each arm. What an axis changes about the time is not seen; nor how long
-    answers take, the only thing that a job may lack whose run is finished.
+    Runs a few seconds for each arm. What an axis changes about the time is not seen.
     """
     epoch: dict[str, float] = {}
     total = _RUN_SECONDS * len(jobs)
     for job in jobs:
-        if RunFolder(job.folder).is_finished():
+        folder = RunFolder(job.folder)
+        if folder.is_finished():  # it lacks its answers only
+            total += _answering_seconds(folder.summary())
             continue
         if job.arm not in epoch:
             epoch[job.arm] = seconds_per_epoch(job, threads)

@@ -54,6 +54,11 @@ def split_name(results: Results) -> str:
     return results.metric.removesuffix("_accuracy")
 
 
+def seeds_text(seeds: int) -> str:
+    """`1 seed`, `10 seeds`."""
+    return "1 seed" if seeds == 1 else f"{seeds} seeds"
+
+
 def setting_text(setting: Setting) -> str:
     """`max_delay=8, tau=2`."""
     return ", ".join(f"{name}={value}" for name, value in setting)
@@ -87,7 +92,7 @@ def verdict(results: Results, setting: Setting) -> str:
     asked = next((r for r in found if r.cell.arm == "learned"), best)
     figure = asked.rounded
     seeds = len(figure.values)
-    known = f"{seeds} seeds, 95 % interval {interval(figure)}" if seeds > 1 else "one seed"
+    known = f"{seeds_text(seeds)}, 95 % interval {interval(figure)}" if seeds > 1 else "one seed"
     where = f"At {setting_text(setting)}, " if setting else ""
     subject = _NAMES[asked.cell.arm]
     subject = subject if where else subject[0].upper() + subject[1:]
