@@ -142,7 +142,7 @@ def test_compare_prints_a_table_and_writes_results(call, tmp_path):
     assert code == 0
     assert "4 runs; 2 at a time" in out
     assert re.search(r"4/4  (none|learned), seed [01]: test .* about 0 s left", out)
-    assert "test accuracy, integer delays, 2 seeds" in out
+    assert "test accuracy in percent, integer delays, 2 seeds" in out
     rows = list(csv.DictReader((out_folder / "results.csv").open()))
     assert [r["delays"] for r in rows] == ["none", "learned"] * 2
     assert all(0 <= float(r["test_accuracy"]) <= 1 for r in rows)

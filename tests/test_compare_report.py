@@ -14,10 +14,11 @@ import pytest
 from tiny import tiny_recipe
 
 from snn_delays.compare.answers import Answers
+from snn_delays.compare.origin import command, data, protocol
 from snn_delays.compare.plan import Cell, Study
 from snn_delays.compare.report import make_report, to_html, to_markdown, write_report
 from snn_delays.compare.results import CellResult, Results, collect
-from snn_delays.compare.sections import along_axes, command, data, protocol
+from snn_delays.compare.sections import along_axes, details
 from snn_delays.compare.wording import (
     points,
     recipe_text,
@@ -153,6 +154,32 @@ def test_the_tables_hold_the_figures_of_the_runs(study, report):
     for word in ("MIT, as this package", "seeds | 0 to 1", "torch | 2.", "tau = 1.5"):
         assert word in text
     assert "| none, seed 0 | The loss is <nan> & more. |" in text
+
+
+def test_altered_spikes_show_what_learning_the_delays_changes(study):
+    """The run without delays stands for one with fixed ones."""
+    cells, _, outcome, _ = study
+    cells = [replace(cell, arm=ARM.get(cell.arm, cell.arm)) for cell in cells]
+    finished = [(replace(j, arm=ARM.get(j.arm, j.arm)), s) for j, s in outcome.finished]
+    fixed, learned = (collect(cells, finished).at(())[place].answers for place in (0, 1))
+    right = [
+        np.mean([a.altered[-1] == a.labels for a in runs.values()]) for runs in (fixed, learned)
+    ]
+    table = altered_table(cells, finished)
+    assert table.header == ["altered", "fixed", "learned", "learned − fixed (95 % interval)"]
+    name, *means, difference = table.rows[-1]
+    assert (name, means) == ("counts-only", [points(share) for share in right])
+    assert difference.startswith(f"{signed(right[1] - right[0])} (")
+    of_other_seeds = [f for f in finished if (f[0].arm == "fixed") == (f[0].recipe.seed == 0)]
+    assert altered_table(cells, of_other_seeds).header == ["altered", "fixed", "learned"]
+
+
+ARM = {"none": "fixed"}
+
+
+def altered_table(cells, finished):
+    _, section = details(collect(cells, finished), ())
+    return section.tables[0]
 
 
 def test_an_axis_of_words_and_one_of_numbers_have_pictures_for_each_other(study):

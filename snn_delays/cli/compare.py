@@ -249,19 +249,19 @@ def _print_plan(cells: Sequence[Cell], study: Study, output: Any) -> None:
 def _print_table(results: Results, seeds: int, output: Any) -> None:
     from rich.table import Table
 
-    from snn_delays.compare.wording import seeds_text
+    from snn_delays.compare.wording import interval, points, seeds_text
 
     metric = results.metric.replace("_", " ")
     axes = [name for name, _ in results.cells[0].cell.setting]
-    table = Table("delays", *axes, title=f"{metric}, integer delays, {seeds_text(seeds)}")
-    table.add_column("mean ± standard deviation", justify="right")
+    title = f"{metric} in percent, integer delays, {seeds_text(seeds)}"
+    table = Table("delays", *axes, title=title)
+    table.add_column("mean", justify="right")
+    table.add_column("95 % interval", justify="right")
     table.add_column("each seed")
     table.add_column("parameters", justify="right")
     for result in results.cells:
         cell, figure = result.cell, result.rounded
-        deviation = "" if figure.deviation is None else f" ± {100 * figure.deviation:.1f}"
-        each = ", ".join(f"{100 * value:.1f}" for value in figure.values)
-        mean = f"{100 * figure.mean:.1f}{deviation} %"
+        figures = [points(figure.mean), interval(figure), " ".join(map(points, figure.values))]
         values = [value for _, value in cell.setting]
-        table.add_row(cell.arm, *values, mean, each, str(cell.parameters))
+        table.add_row(cell.arm, *values, *figures, str(cell.parameters))
     output.print(table)

@@ -13,7 +13,7 @@ from pathlib import Path
 import jinja2
 
 from snn_delays.atomic import write_text
-from snn_delays.compare import sections
+from snn_delays.compare import origin, sections
 from snn_delays.compare.jobs import Job
 from snn_delays.compare.plan import Study
 from snn_delays.compare.results import Results
@@ -60,8 +60,8 @@ def make_report(
     parts += sections.along_axes(results)
     for setting in settings:
         parts += sections.details(results, setting)
-    parts += [sections.data(study, results), sections.protocol(study, results)]
-    parts.append(sections.provenance(study, results))
+    parts += [origin.data(study, results), origin.protocol(study, results)]
+    parts.append(origin.provenance(study, results))
     return Report(
         title="What do learned delays buy?",
         subtitle=f"{study.recipe.dataset}: {len(study.arms)} arms, {seeds_text(study.seeds)}",

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from snn_delays.compare.answers import Answers, answers_file, read_answers
 from snn_delays.compare.jobs import Job, Setting, finished_summary
 from snn_delays.compare.plan import Cell, Study, make_cells, make_jobs
-from snn_delays.compare.statistics import Difference, Spread, accuracy, holm, paired, spread
+from snn_delays.compare.statistics import (
+    Difference,
+    Spread,
+    accuracy,
+    crossed,
+    holm,
+    paired,
+    spread,
+)
 from snn_delays.data.variants import Variant
 from snn_delays.errors import RunError
 from snn_delays.runs import Record, RunFolder
@@ -53,6 +61,11 @@ class CellResult:
     def right(self, seeds: Iterable[int]) -> NDArray[np.bool_]:
         """Which answers with integer delays are right, `[seeds, clips]`."""
         return np.array([self.answers[s].rounded == self.answers[s].labels for s in seeds])
+
+    def right_when_altered(self, seeds: Iterable[int]) -> NDArray[np.bool_]:
+        """The same for altered spikes, `[variants, seeds, clips]`."""
+        right = [self.answers[s].altered == self.answers[s].labels for s in seeds]
+        return np.stack(right, axis=1)
 
     def figure(self, key: str) -> Spread:
         """A figure of the summaries over seeds."""
@@ -96,7 +109,7 @@ class Results:
         found = []
         for pair in itertools.combinations(self.at(setting), 2):
             second, first = sorted(pair, key=lambda result: result.rounded.mean)
-            seeds = [s for s in first.answers if s in second.answers]
+            seeds = shared_seeds(first, second)
             if seeds:
                 difference = paired(first.right(seeds), second.right(seeds))
                 found.append((first, second, len(seeds), difference))
@@ -155,12 +168,28 @@ def _check_clips(found: Sequence[CellResult]) -> None:
             )
 
 
-def variant_accuracies(result: CellResult) -> dict[Variant, Spread]:
-    """Accuracy with integer delays on each kind of altered spikes; empty for frames."""
-    runs = list(result.answers.values())
-    variants = [
+def shared_seeds(first: CellResult, second: CellResult) -> list[int]:
+    """The seeds with which both cells have a finished run."""
+    return [seed for seed in first.answers if seed in second.answers]
+
+
+def variants_of(result: CellResult) -> list[Variant]:
+    """The kinds of altered spikes that the runs of a cell answered; none for frames."""
+    first = next(iter(result.answers.values()))
+    return [
         Variant(kind, None if math.isnan(strength) else strength)
-        for kind, strength in zip(runs[0].kinds.tolist(), runs[0].strengths.tolist(), strict=True)
+        for kind, strength in zip(first.kinds.tolist(), first.strengths.tolist(), strict=True)
     ]
-    right = [run.altered == run.labels for run in runs]
-    return {v: accuracy([run[place] for run in right]) for place, v in enumerate(variants)}
+
+
+def variant_accuracies(result: CellResult) -> dict[Variant, Spread]:
+    """Accuracy with integer delays on each kind of altered spikes."""
+    right = result.right_when_altered(result.answers)
+    return dict(zip(variants_of(result), map(accuracy, right), strict=True))
+
+
+def variant_differences(first: CellResult, second: CellResult) -> list[Spread]:
+    """How much more of each kind of altered spikes the first answers right than the second."""
+    seeds = shared_seeds(first, second)
+    a, b = (r.right_when_altered(seeds).astype(float) for r in (first, second))
+    return [crossed(difference) for difference in a - b]
