@@ -85,7 +85,7 @@ def arms(results: Results, chance: float, about: str) -> tuple[Figure, str]:
     for place, result in enumerate(results.cells):
         found, name = result.rounded, result.cell.arm
         values, mean = [100 * value for value in found.values], 100 * found.mean
-        low, high = (mean if end is None else 100 * end for end in (found.low, found.high))
+        low, high = (100 * end for end in found.interval or (found.mean, found.mean))
         color = {"learned": BLUE, "fixed": ORANGE}.get(name, GREY)
         whiskers = [[mean - low], [high - mean]]
         axis.errorbar(place, mean, whiskers, fmt="s", color=color, capsize=6, zorder=2)
@@ -99,7 +99,7 @@ def arms(results: Results, chance: float, about: str) -> tuple[Figure, str]:
     axis.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 104))
     split = split_name(results)
     axis.set_ylabel(f"{split} accuracy,\ninteger delays (%)")
-    accuracies = f"{', '.join(words)}; mean, 95 % interval"
+    accuracies = f"{', '.join(words)}; mean, 95 % interval for other seeds and clips"
     return figure, f"Accuracy on {split} with integer delays: {accuracies} ({about})."
 
 

@@ -119,7 +119,8 @@ def card(result: CellResult, study: Study, results: Results, about: str) -> str:
         "data": about,
         "split": f"protocol {recipe.protocol}, held-out speakers {speakers}; {clips}",
         "accuracy": f"{own} on {split}, {how}; integer delays",
-        "over seeds": f"{percent(found.mean)}, 95 % interval {interval(found)}; seeds {seeds}: "
+        "over seeds": f"{percent(found.mean)}, 95 % interval for other seeds and clips "
+        f"{interval(found)}; seeds {seeds}: "
         f"{each}. This network is seed {recipe.seed}, the first, not the best",
         "recipe": recipe_text(study.recipe),
         "epoch": f"{summary['chosen_epoch']} of {recipe.epochs}",

@@ -154,6 +154,13 @@ def load_trained(folder: RunFolder) -> tuple[DelaySNN, Recipe, list[str]]:
     Raises:
         RunError: the folder is not that of a finished run, or is damaged.
     """
+    try:
+        return _load_trained(folder)
+    except RunError as error:
+        raise RunError(str(error), remedy=folder.how_to_mend()) from error
+
+
+def _load_trained(folder: RunFolder) -> tuple[DelaySNN, Recipe, list[str]]:
     recipe = folder.recipe()
     tensors, facts = ckpt.load_tensors(folder.model_file, "classes")
     weights = [t for name, t in tensors.items() if name.endswith("weight") and t.dim() == 3]

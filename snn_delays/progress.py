@@ -134,7 +134,7 @@ def load_progress(
 @contextmanager
 def _remedied(path: Path) -> Iterator[None]:
     """Say of a checkpoint that is damaged in any way what to do about it."""
-    remedy = "Delete it, and --resume starts the run anew (one that is finished stays as it is)."
+    remedy = "Delete it, and --resume starts the run anew."
     try:
         yield
     except RunError as error:

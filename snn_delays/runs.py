@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from snn_delays.atomic import leftovers, remove_leftovers, write_json, write_text
-from snn_delays.config import Recipe, load_recipe
+from snn_delays.config import Recipe, load_recipe, make_recipe
 from snn_delays.errors import RunError
 
 Record = dict[str, Any]
@@ -27,7 +27,7 @@ Record = dict[str, Any]
 SUMMARY_KEYS = (
     *("dataset", "recipe", "delays", "protocol", "seed", "epochs", "parameters"),
     *("valid_accuracy", "test_accuracy", "test_accuracy_live", "samples_per_second"),
-    *("wall_seconds", "versions", "git_commit"),
+    *("wall_seconds", "versions", "settings", "git_commit"),
 )
 """What every summary holds at least."""
 
@@ -65,7 +65,7 @@ class RunFolder:
         """Check that a run can start here, or that the one in it can go on with this recipe.
 
         Raises:
-            RunError: the folder is in the way, or holds a run of another recipe.
+            RunError: the folder is in the way, holds a run of another recipe, or is damaged.
         """
         if not resume:
             if self.path.exists() and (not self.path.is_dir() or self._holds_files()):
@@ -74,8 +74,11 @@ class RunFolder:
                     remedy="Choose another --out, or continue that run with --resume.",
                 )
             return
-        stored = self.recipe()
-        changed = [k for k in Recipe.model_fields if getattr(stored, k) != getattr(recipe, k)]
+        stored = [self.recipe()]
+        if self.is_finished():  # recipe.toml may have been edited since
+            stored.append(make_recipe(self.summary()["settings"], f"settings of {self.path}"))
+        names = Recipe.model_fields
+        changed = [k for k in names if any(getattr(s, k) != getattr(recipe, k) for s in stored)]
         if changed:
             raise RunError(
                 f"The run in {self.path} was started with another recipe "
@@ -95,6 +98,15 @@ class RunFolder:
         """Remove what an earlier session of this run left half written."""
         for place in (self.path, self.plots):
             remove_leftovers(place)
+
+    def how_to_mend(self) -> str:
+        """For messages: what gives a finished run its damaged results again, if anything does."""
+        if not (self.is_finished() and self.checkpoint_file.is_file()):
+            return ""
+        return (
+            f"Delete {self.summary_file.name}, and the run is tested again: "
+            f"snn-delays train --resume --out {self.path}"
+        )
 
     def how_to_go_on(self) -> str:
         """For messages: where the state of a stopped run is, and the command that resumes it."""
@@ -141,12 +153,14 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{self.summary_file} cannot be read ({error.strerror})") from error
         except (ValueError, RecursionError) as error:
-            raise RunError(f"{self.summary_file} is not valid JSON ({error})") from error
+            said = f"{self.summary_file} is not valid JSON ({error})"
+            raise RunError(said, remedy=self.how_to_mend()) from error
+        mend = {"remedy": self.how_to_mend()}
         if not isinstance(summary, dict):
-            raise RunError(f"{self.summary_file}", "a JSON object", type(summary).__name__)
+            raise RunError(f"{self.summary_file}", "a JSON object", type(summary).__name__, **mend)
         missing = [key for key in SUMMARY_KEYS if key not in summary]
         if missing:
-            raise RunError(f"{self.summary_file} has no {', '.join(missing)}")
+            raise RunError(f"{self.summary_file} has no {', '.join(missing)}", **mend)
         return summary
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:

@@ -79,6 +79,7 @@ def train(
     folder.check(recipe, resume)
     reporter = reporter or Reporter()
     if resume and folder.is_finished():
+        folder.remove_leftovers()
         reporter.message("The run is finished: nothing is trained or tested again")
         return folder.summary()
     limit, free = memory.total_bytes(device), memory.free_bytes(device)

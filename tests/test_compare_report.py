@@ -101,8 +101,14 @@ def test_the_verdict_says_when_training_was_cut_short():
 def test_few_seeds_are_named_and_no_p_is_quoted():
     three = results_of({"none": [0.1, 0.11, 0.12], "learned": [0.8, 0.82, 0.85]})
     assert "p =" not in verdict(three, ())
-    assert "cannot give less than p = 0.25" in warnings(three)[0]
+    assert "p = 0.25, corrected for the number of pairs (1)" in warnings(three)[0]
+    assert "at least 6 seeds" in warnings(three)[0]
     assert len(warnings(three)) == 1
+    six = results_of({"none": [0.1] * 6, "fixed": [0.4] * 6, "learned": [0.8, 0.82] * 3})
+    assert "corrected p" not in verdict(six, ())
+    assert "may be chance" not in verdict(six, ())
+    assert "p = 0.094, corrected for the number of pairs (3)" in warnings(six)[0]
+    assert "at least 7 seeds" in warnings(six)[0]
     one = results_of({"none": [0.1], "learned": [0.8]})
     assert verdict(one, ()) == (
         "Learned delays answer 80.0 % of the test clips right after 4 epochs (one seed): 70.0 "
@@ -115,8 +121,21 @@ def test_a_worse_or_uncertain_result_is_said_as_such():
     up_and_down = [0.5 + (-1) ** k * 0.01 for k in range(10)]
     results = results_of({"fixed": [0.505] * 10, "learned": up_and_down})
     assert re.search("0.5 points less than fixed .*, which may be chance", verdict(results, ()))
+    three = results_of({"fixed": [0.5, 0.52, 0.48], "learned": [0.51, 0.5, 0.5]})
+    assert "which may be chance" in verdict(three, ())
     alone = results_of({"dendritic": [0.5, 0.6]}, (("tau", "2"),))
     assert verdict(alone, (("tau", "2"),)).startswith("At tau=2, learned delays per output answer")
+
+
+def test_more_or_less_is_of_the_seeds_that_both_arms_have():
+    results = results_of({"fixed": [0.5, 0.52, 0.1], "learned": [0.46, 0.47]})
+    assert "4.5 points less than fixed random delays" in verdict(results, ())
+    assert "Some runs are missing" in " ".join(warnings(results))
+
+
+def test_an_interval_without_width_is_warned_of():
+    alike = results_of({"none": [0.1, 0.1], "learned": [1.0, 1.0]})
+    assert "without width" in " ".join(warnings(alike))
 
 
 def test_figures_have_a_true_minus_and_no_negative_zero():
@@ -208,7 +227,8 @@ def test_the_protocol_tells_whether_there_was_a_test_and_what_was_changed(study)
     )
     assert facts["recipe"].startswith("synthetic, changed: ")
     assert "epochs = 1" in facts["recipe"]
-    untested = [(job, {**s, "test_accuracy": None}) for job, s in outcome.finished]
+    without = {"test_accuracy": None, "valid_clips": 960}  # as if valid were what they answered
+    untested = [(job, {**s, **without}) for job, s in outcome.finished]
     (table,) = protocol(STUDY, collect(cells, untested)).tables
     assert "test was answered" not in dict(table.rows)["protocol"]
     assert "There was no test data" in dict(table.rows)["protocol"]

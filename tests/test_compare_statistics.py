@@ -20,6 +20,7 @@ from snn_delays.compare.statistics import (
     crossed,
     holm,
     paired,
+    seeds_for,
     smallest_p,
     spread,
 )
@@ -67,9 +68,13 @@ def test_three_seeds_cannot_go_below_a_quarter():
     assert twenty.p == pytest.approx(twenty.smallest_p)
 
 
+def test_as_many_seeds_are_asked_for_as_the_pairs_need():
+    assert [seeds_for(0.05, pairs) for pairs in (1, 3, 10, 28)] == [6, 7, 9, 11]
+
+
 def test_a_figure_of_runs_has_mean_and_deviation():
     found = spread([3.0, 5.0])
-    assert (found.values, found.mean, found.low) == ((3.0, 5.0), 4.0, None)
+    assert (found.values, found.mean, found.interval) == ((3.0, 5.0), 4.0, None)
     assert found.deviation == pytest.approx(math.sqrt(2))
     assert spread([0.4]).deviation is None
 
@@ -91,7 +96,7 @@ def counted_interval(x):
         return mean, mean
     freedom = total**2 / (of_seeds**2 / (seeds - 1) + of_clips**2 / (clips - 1))
     half = stats.t.ppf(0.975, freedom) * math.sqrt(total / (seeds * clips))
-    return mean - half, mean + half
+    return max(mean - half, -1), min(mean + half, 1)
 
 
 outcomes = st.tuples(st.integers(2, 5), st.integers(2, 12)).flatmap(
@@ -102,48 +107,46 @@ outcomes = st.tuples(st.integers(2, 5), st.integers(2, 12)).flatmap(
 @given(outcomes)
 def test_the_interval_is_that_of_seeds_crossed_with_clips(x):
     found = crossed(x)
-    assert (found.low, found.high) == pytest.approx(counted_interval(x.tolist()))
+    assert found.interval == pytest.approx(counted_interval(x.tolist()))
     assert found.mean == pytest.approx(x.mean())
     other_order = crossed(x[::-1, np.random.default_rng(0).permutation(x.shape[1])])
-    assert (other_order.low, other_order.high) == pytest.approx((found.low, found.high))
+    assert other_order.interval == pytest.approx(found.interval)
 
 
 def test_where_only_seeds_or_only_clips_vary_it_is_students_interval_of_them():
-    values = np.array([0.2, 0.5, 0.9])
+    values = np.array([0.3, 0.4, 0.6])
     half = stats.t.ppf(0.975, 2) * stats.sem(values)
     for x in (np.tile(values[:, None], (1, 40)), np.tile(values, (7, 1))):
-        found = crossed(x)
-        assert (found.low, found.high) == pytest.approx(
-            (values.mean() - half, values.mean() + half)
-        )
+        assert crossed(x).interval == pytest.approx((values.mean() - half, values.mean() + half))
 
 
 def test_there_is_no_interval_where_nothing_could_vary_and_no_width_where_nothing_does():
-    assert crossed([[0, 1, 1]]).low is None
-    assert crossed([[0], [1]]).high is None
-    assert (crossed(np.ones((3, 4))).low, crossed(np.ones((3, 4))).high) == (1, 1)
+    assert crossed([[0, 1, 1]]).interval is None
+    assert crossed([[0], [1]]).interval is None
+    assert crossed(np.ones((3, 4))).interval == (1, 1)
 
 
-def test_an_interval_of_an_accuracy_ends_at_nothing_and_at_all():
+def test_intervals_end_where_outcomes_do():
     x = np.ones((3, 8))
     x[0, 0] = 0
-    assert crossed(x).high > 1
-    assert accuracy(x).high == 1
-    assert accuracy(1 - x).low == 0
-    assert accuracy(x).low == crossed(x).low
+    low, high = accuracy(x).interval
+    assert 0 < low < x.mean()
+    assert high == 1
+    assert accuracy(1 - x).interval[0] == 0
+    assert crossed(1 - x).interval[0] < 0
+    assert crossed([[1, -1, 1], [-1, 1, -1]]).interval == (-1, 1)
 
 
 @pytest.mark.parametrize("seed_effect", [0.0, 0.15])
 def test_the_interval_covers_the_truth_about_as_often_as_it_says(seed_effect):
-    """Where an interval over seeds alone, with three of them, covers it in half of the cases."""
     rng = np.random.default_rng(2)
     truth = stats.norm.cdf(1 / math.sqrt(1 + seed_effect**2 + 1))
     hits = 0
-    for _ in range(200):
-        skill = 1 + seed_effect * rng.normal(size=(3, 1)) + rng.normal(size=(1, 500))
-        found = accuracy(skill + rng.normal(size=(3, 500)) > 0)
-        hits += found.low <= truth <= found.high
-    assert 180 <= hits <= 200  # 95 % would be 190
+    for _ in range(300):
+        skill = 1 + seed_effect * rng.normal(size=(5, 1)) + rng.normal(size=(1, 500))
+        low, high = accuracy(skill + rng.normal(size=(5, 500)) > 0).interval
+        hits += low <= truth <= high
+    assert 274 <= hits <= 296  # 95 % is 285
 
 
 def test_the_script_that_counts_how_often_intervals_cover_prints_a_line_for_each_case():

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from tiny import tiny_recipe
 
+from snn_delays.assembly import load_held_out, load_trained
 from snn_delays.compare.answers import VARIANTS, answers_file, read_answers
 from snn_delays.compare.jobs import finished_summary, run_job
 from snn_delays.compare.plan import Study, make_cells, make_jobs
 from snn_delays.compare.results import collect, load_results, variant_accuracies
 from snn_delays.compare.study import check_folder, run_study
-from snn_delays.data.variants import parse_variants
+from snn_delays.data.variants import altered, parse_variants
 from snn_delays.errors import RunError, TrainingError
+from snn_delays.evaluation import evaluate
+from snn_delays.nn import round_delays
 from snn_delays.runs import RunFolder
 
 
@@ -128,8 +131,12 @@ def test_what_fails_is_done_once_more_and_then_listed(study):
 
 def test_without_test_data_valid_is_compared(study):
     cells, _, outcome, _ = study
-    finished = [(job, {**s, "test_accuracy": None}) for job, s in outcome.finished]
+    without = {"test_accuracy": None, "valid_clips": 960}  # as if valid were what they answered
+    finished = [(job, {**s, **without}) for job, s in outcome.finished]
     assert collect(cells, finished).metric == "valid_accuracy"
+    finished = [(job, {**s, "test_accuracy": None}) for job, s in outcome.finished]
+    with pytest.raises(RunError, match="holds answers to other clips than those of valid"):
+        collect(cells, finished)
 
 
 def test_runs_that_answered_different_clips_are_not_compared(study, tmp_path):
@@ -137,11 +144,18 @@ def test_runs_that_answered_different_clips_are_not_compared(study, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(jobs[-1].folder, folder)
     answers = read_answers(RunFolder(folder))
-    other = replace(answers, labels=answers.labels[::-1])
-    np.savez_compressed(answers_file(RunFolder(folder)), **asdict(other))
     *most, (job, summary) = outcome.finished
-    with pytest.raises(RunError, match=r"run/answers\.npz holds answers to other clips than"):
-        collect(cells, [*most, (replace(job, folder=folder), summary)])
+    finished = [*most, (replace(job, folder=folder), summary)]
+    for name in ("labels", "speakers"):
+        other = replace(answers, **{name: getattr(answers, name)[::-1]})
+        np.savez_compressed(answers_file(RunFolder(folder)), **asdict(other))
+        with pytest.raises(RunError, match=r"run/answers\.npz holds answers to other clips than"):
+            collect(cells, finished)
+    # At another setting they may: held-out speakers can be an axis.
+    setting = (("valid_speakers", "[1]"),)
+    moved = [(replace(finished[-1][0], setting=setting), summary)]
+    both = [*cells, *(replace(cell, setting=setting) for cell in cells)]
+    assert len(collect(both, [*most, *moved]).cells) == 3
 
 
 def test_the_results_of_a_folder_are_those_of_its_study(study):
@@ -149,6 +163,39 @@ def test_the_results_of_a_folder_are_those_of_its_study(study):
     expected = collect(cells, outcome.finished)
     found = load_results(Study(tiny_recipe(epochs=1), ("none", "learned"), 2), out, None)
     assert [r.rounded for r in found.cells] == [r.rounded for r in expected.cells]
+
+
+def test_an_unfinished_run_is_in_no_result(study, tmp_path):
+    _, jobs, _, out = study
+    folder = shutil.copytree(out, tmp_path / "study")
+    (folder / jobs[0].folder.name / "answers.npz").unlink()
+    found = load_results(Study(tiny_recipe(epochs=1), ("none", "learned"), 2), folder, None)
+    assert [list(result.answers) for result in found.cells] == [[1], [0, 1]]
+
+
+def test_altered_clips_are_answered_by_the_rounded_network(study):
+    _, jobs, _, _ = study
+    folder = RunFolder(jobs[1].folder)
+    net, recipe, _ = load_trained(folder)
+    answers, data = read_answers(folder), load_held_out(recipe, None)
+    variants = parse_variants(VARIANTS)
+    for place in (3, 5):  # jitter=40, delete=0.2
+        clips = altered(data, variants[place])
+        expected = evaluate(round_delays(net), clips, recipe.evaluation_batch).predictions.numpy()
+        np.testing.assert_array_equal(answers.altered[place], expected)
+        live = evaluate(net, clips, recipe.evaluation_batch).predictions.numpy()
+        assert (live != expected).any()
+        assert (answers.rounded != expected).any()
+
+
+def test_what_rounding_changes_is_rounded_minus_live(study):
+    cells, _, outcome, _ = study
+    result = collect(cells, outcome.finished).cells[1]
+    own = [s for job, s in outcome.finished if job.arm == "learned"]
+    assert result.live == pytest.approx(np.mean([s["test_accuracy_live"] for s in own]))
+    changes = [s["test_accuracy"] - s["test_accuracy_live"] for s in own]
+    assert result.rounding.values == pytest.approx(changes)
+    assert any(changes)
 
 
 def test_damaged_or_missing_results_are_one_sentence(study, tmp_path):

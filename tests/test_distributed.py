@@ -98,6 +98,10 @@ def test_a_process_that_dies_ends_the_job_and_resume_goes_on(tmp_path):
     summary = json.loads(run.summary_file.read_text())
     assert summary["processes"] == 2
     assert run.network_file.is_file()
+    code, output = torchrun("-m", "snn_delays", "train", "--resume", "--out", run.path)
+    assert code == 1
+    assert "is finished: there is nothing to go on with" in output
+    assert json.loads(run.summary_file.read_text()) == summary
     whole, _ = tiny_run(tmp_path / "whole", epochs=3)
     for spread, alone in zip(run.read_metrics(), whole.read_metrics(), strict=True):
         assert spread["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-3)

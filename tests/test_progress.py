@@ -47,11 +47,47 @@ def test_a_finished_run_is_not_tested_again_and_keeps_its_commit(tmp_path, call,
     stays_as_it_was(call, folder)
 
 
+def test_a_finished_run_is_not_exported_with_a_recipe_that_was_edited(tmp_path, call):
+    folder, _ = tiny_run(tmp_path / "run")
+    text = folder.recipe_file.read_text()
+    folder.recipe_file.write_text(text.replace("tau = 1.5", "tau = 7.0"))
+    code, _, err = call("train", "--resume", "--out", folder.path, "--device", "cpu")
+    assert code == 2
+    assert "started with another recipe (different: tau)" in err
+    assert not folder.network_file.exists()
+
+
+@pytest.mark.parametrize("name", ["summary.json", "model.safetensors"])
+def test_damaged_results_of_a_finished_run_say_how_to_have_them_again(tmp_path, call, name):
+    folder, summary = tiny_run(tmp_path / "run")
+    whole = (folder.path / name).read_bytes()
+    (folder.path / name).write_bytes(whole[:-9])
+    words = ["train", "--resume", "--out", folder.path, "--device", "cpu"]
+    code, _, err = call(*words)
+    assert code == 2
+    assert name in err
+    assert "Delete summary.json, and the run is tested again" in err
+    folder.summary_file.unlink()
+    code, _, _ = call(*words)
+    assert code == 0
+    assert folder.summary()["test_accuracy"] == summary["test_accuracy"]
+    if name == "model.safetensors":
+        assert (folder.path / name).read_bytes() == whole
+    folder.checkpoint_file.unlink()
+    (folder.path / name).write_bytes(whole[:-9])
+    code, _, err = call(*words)
+    assert code == 2
+    assert "Delete" not in err
+
+
 def stays_as_it_was(call, folder):
     """Resuming makes what was missing, network and pictures, and changes nothing."""
     before = {path: path.read_bytes() for path in folder.path.iterdir()}
+    half_written = folder.path / ".network.json-abcdefgh.tmp"
+    half_written.write_text("{")
     code, out, _ = call("train", "--resume", "--out", folder.path, "--device", "cpu")
     assert code == 0
+    assert not half_written.exists()
     assert "The run is finished: nothing is trained or tested again" in out
     assert {path: path.read_bytes() for path in before} == before
     assert folder.network_file.is_file()

@@ -121,6 +121,8 @@ def test_a_comparison_writes_the_files_of_every_run(call, tmp_path):
     code, _, _ = call("compare", *FLAGS, *words, "--out", out)
     assert code == 0
     for name in ("none-seed0", "learned-seed0"):
-        losses = [e.value for e in read(out / name / "tensorboard").Scalars("train_loss")]
+        events = read(out / name / "tensorboard")
+        losses = [e.value for e in events.Scalars("train_loss")]
         assert np.isfinite(losses).all()
         assert len(losses) == 2
+        assert [e.step for e in events.Images("curves")] == [3]

@@ -87,8 +87,9 @@ def _percent(values: Sequence[float]) -> list[float]:
 
 def _whiskers(figures: Sequence[Spread]) -> NDArray[np.float64]:
     """Lengths of the interval below and above each mean, `[2, figures]`, in percent."""
-    pairs = [(0.0, 0.0) if f.low is None else (f.mean - f.low, f.high - f.mean) for f in figures]  # type: ignore[operator]
-    return 100 * np.abs(np.array(pairs).T)
+    means = np.array([found.mean for found in figures])
+    ends = np.array([found.interval or (found.mean, found.mean) for found in figures])
+    return 100 * np.abs(ends.T - means)
 
 
 def pictures(results: Sequence[CellResult], chance: float, classes: Sequence[str]) -> list[Picture]:
@@ -133,7 +134,8 @@ def arms_picture(results: Sequence[CellResult], chance: float) -> Picture:
         )
     axis.set(xlabel="accuracy with integer delays (%)")
     words = ", ".join(f"{r.cell.arm} {100 * r.rounded.mean:.1f} %" for r in results)
-    return _picture("Accuracy of each arm", f"Accuracy with integer delays: {words}.", figure)
+    alt = f"Accuracy with integer delays, and its 95 % interval: {words}."
+    return _picture("Accuracy of each arm, 95 % intervals", alt, figure)
 
 
 def cost_picture(results: Sequence[CellResult]) -> Picture:
@@ -157,8 +159,9 @@ def cost_picture(results: Sequence[CellResult]) -> Picture:
     axis.set(xlabel="seconds a run", ylabel="accuracy (%)", ylim=(0, 101))
     axis.set_xlim(left=0)
     axis.legend(frameon=False, fontsize=8)
-    alt = f"Accuracy against the time of a run: {', '.join(words)}."
-    return _picture("Accuracy against training time", alt, figure)
+    alt = f"Accuracy (95 % interval) against the time of a run (deviation): {', '.join(words)}."
+    title = "Accuracy (95 % interval) against training time (deviation)"
+    return _picture(title, alt, figure)
 
 
 def axis_picture(results: Sequence[CellResult], name: str, where: str) -> Picture:

@@ -48,15 +48,15 @@ class CellResult:
         return accuracy(self.right(self.answers))
 
     @property
-    def live(self) -> Spread:
-        """Accuracy before the delays were rounded."""
-        return spread([float((a.live == a.labels).mean()) for a in self.answers.values()])
+    def live(self) -> float:
+        """Accuracy before the delays were rounded, mean over seeds."""
+        return float(np.mean([a.live == a.labels for a in self.answers.values()]))
 
     @property
     def rounding(self) -> Spread:
         """What rounding the delays changes in accuracy."""
-        live = [a.live == a.labels for a in self.answers.values()]
-        return paired(self.right(self.answers), live).spread
+        live = np.array([a.live == a.labels for a in self.answers.values()], float)
+        return crossed(self.right(self.answers) - live)
 
     def right(self, seeds: Iterable[int]) -> NDArray[np.bool_]:
         """Which answers with integer delays are right, `[seeds, clips]`."""
@@ -74,13 +74,22 @@ class CellResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two cells of one setting, seed by seed; `corrected` is Holm's p within the setting."""
+    """Two cells of one setting, seed by seed and clip by clip.
+
+    Attributes:
+        first, second: the cells; the first answers more right.
+        seeds: with which both have a finished run.
+        difference: first minus second.
+        corrected: Holm's p for the pairs of the setting.
+        smallest: the least that a corrected p of this pair could be, were its p the smallest.
+    """
 
     first: CellResult
     second: CellResult
     seeds: int
     difference: Difference
     corrected: float | None
+    smallest: float
 
 
 @dataclass(frozen=True)
@@ -105,16 +114,18 @@ class Results:
         return [result for result in self.cells if result.cell.setting == setting]
 
     def comparisons(self, setting: Setting) -> list[Comparison]:
-        """Every pair of arms of a setting, the one with the larger mean first."""
+        """Every pair of arms of a setting that share seeds, the better one first."""
         found = []
         for pair in itertools.combinations(self.at(setting), 2):
-            second, first = sorted(pair, key=lambda result: result.rounded.mean)
-            seeds = shared_seeds(first, second)
-            if seeds:
+            if seeds := shared_seeds(*pair):
+                second, first = sorted(pair, key=lambda result: float(result.right(seeds).mean()))
                 difference = paired(first.right(seeds), second.right(seeds))
                 found.append((first, second, len(seeds), difference))
         corrected = holm([difference.p for *_, difference in found])
-        return [Comparison(*facts, p) for facts, p in zip(found, corrected, strict=True)]
+        return [
+            Comparison(*facts, p, smallest=min(1.0, len(found) * facts[-1].smallest_p))
+            for facts, p in zip(found, corrected, strict=True)
+        ]
 
 
 def collect(cells: Sequence[Cell], finished: Sequence[tuple[Job, Record]]) -> Results:
@@ -138,7 +149,7 @@ def collect(cells: Sequence[Cell], finished: Sequence[tuple[Job, Record]]) -> Re
             results.append(CellResult(cell, folders, summaries, answers))
     found = Results(metric, results)
     for setting in found.settings():
-        _check_clips(found.at(setting))
+        _check_clips(found.at(setting), metric.removesuffix("_accuracy"))
     return found
 
 
@@ -151,20 +162,24 @@ def load_results(study: Study, folder: Path, data_dir: Path | None) -> Results:
     """
     cells = make_cells(study, data_dir)
     jobs = make_jobs(cells, study.seeds, folder, data_dir, "cpu")
-    summaries = [(job, finished_summary(job)) for job in jobs]
-    return collect(cells, [(job, summary) for job, summary in summaries if summary is not None])
+    return collect(cells, [(j, s) for j in jobs if (s := finished_summary(j)) is not None])
 
 
-def _check_clips(found: Sequence[CellResult]) -> None:
+def _check_clips(found: Sequence[CellResult], split: str) -> None:
     """Arms are compared clip by clip, so all runs of a setting must have answered the same."""
-    runs = [(r.folders[s], a) for r in found for s, a in r.answers.items()]
-    (known, first), *others = runs
-    for folder, answers in others:
-        if not np.array_equal(answers.labels, first.labels):
+    runs = [(r.folders[s], r.summaries[s], a) for r in found for s, a in r.answers.items()]
+    first = runs[0][-1]
+    for folder, summary, answers in runs:
+        same = all(
+            np.array_equal(getattr(answers, clips), getattr(first, clips))
+            for clips in ("labels", "speakers")
+        )
+        if not same or len(answers.labels) != summary[f"{split}_clips"]:
             raise RunError(
-                f"{answers_file(folder)} holds answers to other clips than {answers_file(known)}",
-                remedy="Runs of one study need the same data. Delete the files of answers and go "
-                "on with the study: snn-delays compare --resume.",
+                f"{answers_file(folder)} holds answers to other clips than those of {split}, or "
+                "than other runs",
+                remedy="Runs of one study need the same data. With these in place, delete the "
+                "files of answers and go on: snn-delays compare --resume.",
             )
 
 

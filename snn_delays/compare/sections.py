@@ -112,7 +112,7 @@ def _cost(result: CellResult) -> list[str]:
         str(result.cell.parameters),
         str(result.cell.synapses),
         ", ".join(str(width) for width in result.cell.recipe.hidden),
-        points(result.live.mean),
+        points(result.live),
         f"{signed(change.mean)} ({interval(change)})",
         _whole(result.figure("wall_seconds")),
         _whole(result.figure("samples_per_second")),
@@ -126,7 +126,7 @@ def _whole(found: Spread) -> str:
 
 
 def differences(results: Results) -> Section:
-    """Every pair of arms, seed by seed."""
+    """Every pair of arms, seed by seed and clip by clip."""
     rows, least = [], set()
     axes = [name for name, _ in results.cells[0].cell.setting]
     for setting in results.settings():
@@ -148,7 +148,7 @@ def differences(results: Results) -> Section:
         "Paired over seeds and clips, in points: mean difference, its 95 % interval for other "
         "seeds and other clips of the same speakers (crossed random effects, Satterthwaite's "
         "degrees of freedom), and the two-sided p of the permutation test over seeds, also "
-        "corrected by Holm's method for the pairs of a setting."
+        "corrected by Holm's method for the pairs of a setting. Intervals are not corrected."
     )
     if least:
         note += f" The least p that so many seeds can give is {' or '.join(sorted(least))}, before "
@@ -185,8 +185,8 @@ def details(results: Results, setting: Setting) -> list[Section]:
         Section(
             f"Altered spikes, classes and speakers{suffix}",
             [
-                "Accuracy with integer delays in percent, mean over seeds. Altered clips are the "
-                "same for every run; no arm was trained on them."
+                "Accuracy with integer delays in percent, mean over seeds, and differences in "
+                "points. Altered clips are the same for every run; no arm was trained on them."
             ],
             tables,
         ),

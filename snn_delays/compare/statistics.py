@@ -6,6 +6,7 @@ the same clips, so arms are compared seed by seed and clip by clip.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,15 +29,14 @@ class Spread:
         values: of each seed.
         mean: over seeds.
         deviation: sample standard deviation; None for a single seed.
-        low, high: interval of the mean for other seeds and clips (95 %), see `crossed`; None for a
-            single seed, and for what is no mean over clips.
+        interval: of the mean for other seeds and clips (95 %), see `crossed`; None for a single
+            seed, and for what is no mean over clips.
     """
 
     values: tuple[float, ...]
     mean: float
     deviation: float | None
-    low: float | None = None
-    high: float | None = None
+    interval: tuple[float, float] | None = None
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -46,7 +46,12 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(tuple(array.tolist()), float(array.mean()), deviation)
 
 
-def crossed(outcomes: ArrayLike) -> Spread:
+def accuracy(right: ArrayLike) -> Spread:
+    """Share of right answers `[seeds, clips]`, as `crossed`."""
+    return crossed(right, lowest=0.0)
+
+
+def crossed(outcomes: ArrayLike, lowest: float = -1.0) -> Spread:
     r"""Mean over seeds and clips, with an interval for other seeds and other clips.
 
     Seeds and clips are crossed random effects,
@@ -55,18 +60,20 @@ def crossed(outcomes: ArrayLike) -> Spread:
     .. math:: \operatorname{var}(\bar x) = \frac{V_a + V_b}{S C}, \quad
         V_a = \max(M_a, M_e), \quad V_b = \max(M_b - M_e, 0)
 
-    with the mean squares of seeds, clips and rest; Student's t has Satterthwaite's degrees of
-    freedom, :math:`(V_a + V_b)^2 / (V_a^2 / (S - 1) + V_b^2 / (C - 1))`. An interval over seeds
-    alone takes the clips for all there are; `scripts/intervals.py` shows how often either covers
-    the truth. Clips count as independent, so other speakers are another matter. Where nothing
-    varies the interval has no width.
+    with the mean squares of seeds, clips and rest; Student's t has
+    :math:`(V_a + V_b)^2 / (V_a^2 / (S - 1) + V_b^2 / (C - 1))` degrees of freedom, after
+    Satterthwaite. An interval over seeds alone takes the clips for all there are;
+    `scripts/intervals.py` shows how often either covers the truth. Clips count as independent, so
+    other speakers are another matter. Close to no or all answers right it is too narrow, and has no
+    width where nothing varies.
 
     Args:
         outcomes: whether each answer is right, or a difference of two such, `[seeds, clips]`.
+        lowest: that an outcome can be; the interval ends there, and at 1.
     Source:
         Dorfman, Berbaum, Metz, Investigative Radiology 27, 1992, for readers and cases; Hillis,
-        Statistics in Medicine 26, 2007, whose :math:`V_a` is :math:`M_a`, which is too small where
-        the seeds happen to agree; Satterthwaite, Biometrics Bulletin 2, 1946.
+        Statistics in Medicine 26, 2007. Differs: his :math:`V_a` is :math:`M_a`, too small where
+        seeds happen to agree, and his degrees of freedom leave out :math:`V_b`.
     """
     x = np.asarray(outcomes, float)
     seeds, clips = x.shape
@@ -83,15 +90,7 @@ def crossed(outcomes: ArrayLike) -> Spread:
         freedom = (a + b) ** 2 / (a**2 / (seeds - 1) + b**2 / (clips - 1))
         quantile = stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
         half = float(quantile * math.sqrt((a + b) / (seeds * clips)))
-    return replace(found, low=mean - half, high=mean + half)
-
-
-def accuracy(right: ArrayLike) -> Spread:
-    """Share of right answers `[seeds, clips]`, as `crossed`; the interval ends at 0 and 1."""
-    found = crossed(right)
-    if found.low is None or found.high is None:
-        return found
-    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+    return replace(found, interval=(max(mean - half, lowest), min(mean + half, 1.0)))
 
 
 @dataclass(frozen=True)
@@ -139,6 +138,11 @@ def smallest_p(seeds: int) -> float:
     if seeds <= _LARGEST_EXACT:
         return min(1.0, 2.0 ** (1 - seeds))
     return 2 / (_RESAMPLES + 1)
+
+
+def seeds_for(p: float, pairs: int) -> int:
+    """How many seeds the permutation test needs for a corrected `p` or less, with so many pairs."""
+    return next(n for n in itertools.count(2) if pairs * smallest_p(n) <= p)
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

@@ -86,7 +86,7 @@ def _answering_seconds(summary: Record) -> float:
 
 
 def expected_seconds(jobs: Sequence[Job], workers: int, threads: int) -> float:
-    """Time that jobs will take, each like the first one of its arm.
+    """Time that jobs will take, each like the first one of its arm; a finished run only answers.
 
     Runs a few seconds for each arm. What an axis changes about the time is not seen.
     """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from snn_delays.compare.jobs import Setting
 from snn_delays.compare.results import CellResult, Comparison, Results
-from snn_delays.compare.statistics import Spread, smallest_p
+from snn_delays.compare.statistics import Spread, seeds_for, smallest_p
 from snn_delays.config import Recipe, changes, load_recipe
 
 _NAMES = {
@@ -37,9 +39,11 @@ def signed(share: float) -> str:
 
 def interval(found: Spread) -> str:
     """`85.2 to 87.1`, in percent or points; a dash for a single seed."""
-    if found.low is None or found.high is None:
-        return "–"
-    return f"{points(found.low)} to {points(found.high)}".replace("-", "−")
+    return "–" if found.interval is None else " to ".join(map(_end, found.interval))
+
+
+def _end(share: float) -> str:
+    return points(share).replace("-", "−")
 
 
 def p_text(p: float | None) -> str:
@@ -92,7 +96,7 @@ def verdict(results: Results, setting: Setting) -> str:
     asked = next((r for r in found if r.cell.arm == "learned"), best)
     figure = asked.rounded
     seeds = len(figure.values)
-    known = f"{seeds_text(seeds)}, 95 % interval {interval(figure)}" if seeds > 1 else "one seed"
+    known = f"{seeds} seeds, 95 % interval {interval(figure)}" if seeds > 1 else "one seed"
     where = f"At {setting_text(setting)}, " if setting else ""
     subject = _NAMES[asked.cell.arm]
     subject = subject if where else subject[0].upper() + subject[1:]
@@ -129,11 +133,11 @@ def _against(comparison: Comparison, asked: CellResult) -> str:
     more = "more" if comparison.first is asked else "less"
     other = _NAMES[_other(comparison, asked).cell.arm]
     words = f"{points(figure.mean)} points {more} than {other}"
-    if figure.low is None or figure.high is None or comparison.corrected is None:
+    if figure.interval is None or comparison.corrected is None:
         return words
-    chance = figure.low <= 0 <= figure.high
-    facts = interval(figure)
-    if comparison.difference.smallest_p <= _SIGNIFICANT:  # else too few seeds; `warnings` says so
+    low, high = figure.interval
+    chance, facts = low <= 0 <= high, interval(figure)
+    if comparison.smallest <= _SIGNIFICANT:  # else too few seeds; `warnings` says so
         p = p_text(comparison.corrected)
         facts += f", corrected p {p if p.startswith('<') else f'= {p}'}"
         chance = chance or comparison.corrected > _SIGNIFICANT
@@ -144,13 +148,20 @@ def warnings(results: Results) -> list[str]:
     """What makes the figures weaker than they look."""
     seeds = min(len(result.summaries) for result in results.cells)
     found = []
-    least = smallest_p(seeds)
+    pairs = max(len(results.comparisons(setting)) for setting in results.settings())
+    least = min(1.0, pairs * smallest_p(seeds))
     if seeds == 1:
         found.append("One seed: there is no spread, no interval and no test. Run more seeds.")
     elif least > _SIGNIFICANT:
         found.append(
-            f"With {seeds} seeds the permutation test cannot give less than p = {least:g}, however "
-            "large a difference is: look at the differences of the seeds, or run at least 6."
+            f"With {seeds} seeds the permutation test cannot give less than p = {least:.2g}, "
+            f"corrected for the number of pairs ({pairs}), however large a difference is: look at "
+            f"the intervals, or run at least {seeds_for(_SIGNIFICANT, pairs)} seeds."
+        )
+    if any(r.rounded.interval and np.ptp(r.rounded.interval) == 0 for r in results.cells):
+        found.append(
+            "An interval without width: all clips were answered alike. It says nothing of how far "
+            "from none or all right the truth is."
         )
     if results.metric == "valid_accuracy":
         found.append(
