@@ -178,7 +178,7 @@ def _run(jobs: list[Job], folder: Path, engine: Engine, quiet: bool, output: Any
             f"{len(jobs)} runs{done}; {engine.workers} at a time, threads each: {engine.threads}; "
             f"about {duration(seconds)} → {folder}"
         )
-    with _Progress(output, len(missing), quiet) as progress:
+    with _Progress(output, len(missing), engine.workers, quiet) as progress:
         try:
             return run_study(jobs, folder, engine.runner, progress.heard)
         except KeyboardInterrupt as stop:
@@ -192,8 +192,8 @@ def _run(jobs: list[Job], folder: Path, engine: Engine, quiet: bool, output: Any
 class _Progress:
     """A line for each run that ends, with rate and time left; on a terminal also a bar."""
 
-    def __init__(self, output: Any, runs: int, quiet: bool) -> None:
-        self.output, self.runs, self.quiet = output, runs, quiet
+    def __init__(self, output: Any, runs: int, workers: int, quiet: bool) -> None:
+        self.output, self.runs, self.workers, self.quiet = output, runs, workers, quiet
         self.bar = CountReporter(output, "runs", quiet or not output.is_terminal)
         self.ended = 0
         self.began = time.perf_counter()
@@ -218,11 +218,13 @@ class _Progress:
         if self.quiet:
             return
         seconds = time.perf_counter() - self.began
-        left = duration(seconds / self.ended * (self.runs - self.ended))
+        # The others that are running now are half done, on average.
+        done = self.ended + min(self.workers - 1, self.runs - self.ended) / 2
+        left = duration(seconds / done * (self.runs - done))
         self.output.print(
             f"{self.ended}/{self.runs}  {job.name}: test {percent(result['test_accuracy'])}, "
             f"valid {percent(result['valid_accuracy'])}  {duration(result['wall_seconds'])}, "
-            f"{3600 * self.ended / seconds:.0f} runs/h, about {left} left"
+            f"{3600 * done / seconds:.0f} runs/h, about {left} left"
         )
 
 
