@@ -1,9 +1,13 @@
 """The shelf of trained networks: each loads in the engine and still answers as it did."""
 
+import csv
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from snn_delays import load_recipe
 from snn_delays.config import recipe_names
@@ -63,3 +67,20 @@ def test_the_network_of_the_built_in_task_is_as_good_as_its_card_says():
     found = predict(network, read_clips("synthetic", network), spikes=False)
     accuracy = np.mean(found["classes"] == test.labels.numpy())
     assert fact("synthetic-learned", "accuracy").startswith(f"{100 * accuracy:.1f} % on test")
+
+
+def test_the_table_over_speakers_is_that_of_its_study():
+    with open(SHELF / "shd-speakers-study" / "results.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    text = (SHELF.parent / "scripts" / "docs" / "method.md").read_text("utf-8")
+    differences = []
+    for speakers in dict.fromkeys(row["valid_speakers"] for row in rows):
+        of = {row["delays"]: row for row in rows if row["valid_speakers"] == speakers}
+        fixed, learned = (100 * float(of[arm]["valid_accuracy"]) for arm in ("fixed", "learned"))
+        differences.append(learned - fixed)
+        first, second = json.loads(speakers)
+        figures = re.escape(f"| {fixed:.1f} | {learned:.1f} | {learned - fixed:.1f} |")
+        assert re.search(rf"\| {first} and {second} \| \d+ {figures}", text), speakers
+    assert len(differences) == 5
+    mean, half = np.mean(differences), stats.t.ppf(0.975, 4) * stats.sem(differences)
+    assert f"over pairs is {mean - half:.1f} to {mean + half:.1f} in the best" in text

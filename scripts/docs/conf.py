@@ -56,6 +56,7 @@ PAGES = {
     "scripts/tour.ipynb": "../tour.ipynb",
     **{f"models/{name}/card.md": f"models.md#{name}" for name in NETWORKS},
     "models/shd-study": "../../models/shd-study/report.html",
+    "models/shd-speakers-study": "method.md#learned-against-fixed-delays-over-speakers",
     "models/synthetic-study": "../../models/synthetic-study/report.html",
     "../../models/synthetic-study": "../../models/synthetic-study/report.html",
     "../shd/card.md": "data-sets.md#shd-spiking-heidelberg-digits",
