@@ -250,6 +250,12 @@ def test_the_command_repeats_the_study(study, call, tmp_path):
     assert (kept["arms"], kept["seeds"], kept["axes"]) == (["none", "learned"], 2, {})
 
 
+def test_the_command_quotes_what_a_shell_would_read_otherwise():
+    axes = {"valid_speakers": ("[0,1]", "[2,3]"), "max_delay": ("8", "16")}
+    text = command(replace(STUDY, axes=axes))
+    assert "--axis 'valid_speakers=[0,1],[2,3]' --axis max_delay=8,16" in text
+
+
 def test_data_that_were_not_fetched_are_not_called_by_the_name_of_the_official_ones(study):
     cells, _, outcome, _ = study
     shd = replace(STUDY, recipe=load_recipe("shd"))

@@ -116,7 +116,8 @@ def command(study: Study) -> str:
     words += [f"--set {_setting(key, value)}" for key, value in (found or {}).items()]
     words += [f"--set seed={study.recipe.seed}"] if study.recipe.seed else []
     words += [f"--delays {','.join(study.arms)}", f"--seeds {study.seeds}"]
-    words += [f"--axis {name}={','.join(values)}" for name, values in study.axes.items()]
+    axes = [f"{name}={','.join(values)}" for name, values in study.axes.items()]
+    words += [f"--axis {shlex.quote(axis)}" for axis in axes]
     return " ".join(words)
 
 
