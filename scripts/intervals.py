@@ -29,26 +29,30 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=1000, help="made up for each line")
     parser.add_argument("--seeds", type=int, nargs="*", default=[3, 5, 10])
     parser.add_argument("--clips", type=int, nargs="*", default=[200, 2000])
+    parser.add_argument("--ease", type=float, default=0.0, help="of all clips; 3.15: 99 %% right")
     words = parser.parse_args()
     print("covered, in %: accuracy, then difference")
     print("seeds clips seed effect  " + "  ".join(f"{name:>12}" for name in METHODS))
     for seeds in words.seeds:
         for clips in words.clips:
             for effect in (0.0, 0.03, 0.15):
-                counts = covered(seeds, clips, effect, words.studies)
+                counts = covered(seeds, clips, effect, words.studies, words.ease)
                 shares = [f"{100 * a:6.1f}{100 * b:6.1f}" for a, b in counts]
                 print(f"{seeds:5} {clips:5} {effect:11}  " + "  ".join(shares), flush=True)
 
 
-def covered(seeds: int, clips: int, effect: float, studies: int) -> list[tuple[float, float]]:
+def covered(
+    seeds: int, clips: int, effect: float, studies: int, ease: float
+) -> list[tuple[float, float]]:
     """How often each method covers the truth of an accuracy and of a difference."""
     rng = np.random.default_rng(0)
     spread = np.sqrt(1 + effect**2 + HARDER**2 + OF_AN_ARM**2)
-    true = [float(stats.norm.cdf(skill / spread)) for skill in SKILLS]
+    skills = [skill + ease for skill in SKILLS]
+    true = [float(stats.norm.cdf(skill / spread)) for skill in skills]
     hits = np.zeros((len(METHODS), 2))
     for _ in range(studies):
         hard = HARDER * rng.normal(size=clips)
-        first, second = (answers(rng, skill - hard, seeds, effect) for skill in SKILLS)
+        first, second = (answers(rng, skill - hard, seeds, effect) for skill in skills)
         for column, (x, truth) in enumerate(
             ((first, true[0]), (first - second, true[0] - true[1]))
         ):

@@ -185,10 +185,12 @@ def test_altered_spikes_show_what_learning_the_delays_changes(study):
         np.mean([a.altered[-1] == a.labels for a in runs.values()]) for runs in (fixed, learned)
     ]
     table = altered_table(cells, finished)
-    assert table.header == ["altered", "fixed", "learned", "learned − fixed (95 % interval)"]
-    name, *means, difference = table.rows[-1]
+    header = ["altered", "learned − fixed", "95 % interval", "fixed", "learned"]
+    assert table.header == header
+    name, difference, between, *means = table.rows[-1]
     assert (name, means) == ("counts-only", [points(share) for share in right])
-    assert difference.startswith(f"{signed(right[1] - right[0])} (")
+    assert difference == signed(right[1] - right[0])
+    assert re.fullmatch(r"−?\d+\.\d to −?\d+\.\d", between)
     of_other_seeds = [f for f in finished if (f[0].arm == "fixed") == (f[0].recipe.seed == 0)]
     assert altered_table(cells, of_other_seeds).header == ["altered", "fixed", "learned"]
 

@@ -202,6 +202,7 @@ def class_names(result: CellResult) -> list[str]:
 def _altered(found: Sequence[CellResult]) -> Table:
     """One row for each variant, one column for each arm, and what learning the delays changes."""
     columns = [variant_accuracies(result) for result in found]
+    header = ["altered", *(r.cell.arm for r in found)]
     rows = [
         [
             f"{variant.kind} {variant.strength_text()}".rstrip(),
@@ -209,13 +210,12 @@ def _altered(found: Sequence[CellResult]) -> Table:
         ]
         for variant in columns[0]
     ]
-    header = ["altered", *(r.cell.arm for r in found)]
     arms = {r.cell.arm: r for r in found}
     if {"learned", "fixed"} <= set(arms) and shared_seeds(arms["learned"], arms["fixed"]):
-        header.append("learned − fixed (95 % interval)")
+        header[1:1] = ["learned − fixed", "95 % interval"]  # first, so that a phone shows them
         differences = variant_differences(arms["learned"], arms["fixed"])
         for row, difference in zip(rows, differences, strict=True):
-            row.append(f"{signed(difference.mean)} ({interval(difference)})")
+            row[1:1] = [signed(difference.mean), interval(difference)]
     return Table(header, rows, "Altered spikes")
 
 
