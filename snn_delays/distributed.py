@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from snn_delays.errors import SnnDelaysError, TrainingError
+from snn_delays.signals import at_once
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for another that is alive but does not answer."""
@@ -186,7 +187,8 @@ def joined(device: str) -> Iterator[World]:
         torch.cuda.set_device(place)
     if os.environ.get("OMP_NUM_THREADS", "1") == "1":
         torch.set_num_threads(max(1, _cores() // beside))
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+    with at_once():  # nothing is lost yet, and torchrun would wait half a minute for us to end
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield World(dist.get_rank(), dist.get_world_size(), place)
     finally:

@@ -32,10 +32,8 @@ class Signals:
     def __enter__(self) -> Self:
         """Take over the signals."""
         if threading.current_thread() is threading.main_thread():
-            for name in _NAMES:
-                number = getattr(signal, name, None)
-                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._on_signal)
+            for number in _numbers():
+                self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,6 +60,29 @@ class Signals:
         if not self._held:
             raise _stopped_by(number)
         self._asked = number
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """A block in which these signals end the process on the spot.
+
+    For a wait in compiled code: handlers written in Python would be called only at its end.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _numbers():
+            before[number] = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _numbers() -> list[int]:
+    """The signals that this system knows and that are not ignored."""
+    known = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def _stopped_by(number: int) -> KeyboardInterrupt:

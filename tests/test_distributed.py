@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -99,12 +101,33 @@ def test_a_process_that_dies_ends_the_job_and_resume_goes_on(tmp_path):
     assert summary["processes"] == 2
     assert run.network_file.is_file()
     code, output = torchrun("-m", "snn_delays", "train", "--resume", "--out", run.path)
-    assert code == 1
-    assert "is finished: there is nothing to go on with" in output
+    assert code == 0, output
+    assert output.count("The run is finished: nothing is trained or tested again") == 1
     assert json.loads(run.summary_file.read_text()) == summary
     whole, _ = tiny_run(tmp_path / "whole", epochs=3)
     for spread, alone in zip(run.read_metrics(), whole.read_metrics(), strict=True):
         assert spread["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_for_the_others_ends_when_asked(tmp_path):
+    """Or a start that the leader refuses would last until torchrun loses its patience."""
+    with socket.create_server(("127.0.0.1", 0)) as leader:
+        env = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(leader.getsockname()[1])}
+        command = [sys.executable, "-m", "snn_delays", "train", *FLAGS, "--out", tmp_path / "run"]
+        with subprocess.Popen(
+            command, env={**os.environ, **env, "TORCHELASTIC_RUN_ID": "x"}
+        ) as run:
+            connection, _ = leader.accept()
+            run.send_signal(signal.SIGTERM)
+            try:
+                code = run.wait(timeout=60)
+            finally:
+                run.kill()
+                connection.close()
+    assert code == -signal.SIGTERM
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_leader_refuses_a_folder_before_it_waits_for_anyone(call, monkeypatch, trained):

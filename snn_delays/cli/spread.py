@@ -1,6 +1,7 @@
 """`train` under torchrun: its first process leads, writes and prints; the others follow.
 
-A follower gets the recipe and the state to resume from over the wire, and keeps nothing.
+A follower gets the recipe and the state to resume from over the wire, and keeps nothing. Of a run
+that is finished the leader alone exports and draws again.
 """
 
 from __future__ import annotations
@@ -18,23 +19,25 @@ from snn_delays.assembly import check_device
 from snn_delays.atomic import write_bytes
 from snn_delays.config import Recipe
 from snn_delays.distributed import World, joined, launched_rank
-from snn_delays.errors import RunError
 from snn_delays.runs import RunFolder
 from snn_delays.training import train
+
+_NOTHING = b""
+"""Sent in the place of a recipe when there is nothing to train."""
 
 
 @contextmanager
 def leading(device: str, recipe: Recipe, folder: RunFolder, resume: bool) -> Iterator[World | None]:
-    """The processes to train with, told what to train; None outside torchrun."""
+    """The processes to train with, told what to train; None where this one works alone."""
     if launched_rank() is None:
         yield None
         return
     folder.check(recipe, resume)  # before anyone waits for us
     if resume and folder.is_finished():
-        raise RunError(
-            f"The run in {folder.path} is finished: there is nothing to go on with",
-            remedy="For its export and pictures alone, call snn-delays without torchrun.",
-        )
+        with joined(_own_device(device)) as world:
+            world.send(_NOTHING)
+        yield None
+        return
     with joined(_own_device(device)) as world:
         world.send(recipe.to_toml().encode())
         kept = resume and folder.checkpoint_file.is_file()
@@ -51,8 +54,10 @@ def follow(device: str, data_dir: Path | None) -> None:
     with joined(_own_device(device)) as world, TemporaryDirectory() as place:
         for number in (signal.SIGINT, signal.SIGTERM):  # the leader stops the run, between batches
             signal.signal(number, signal.SIG_IGN)
-        folder = RunFolder(place)
-        write_bytes(folder.recipe_file, world.send())
+        folder, recipe = RunFolder(place), world.send()
+        if recipe == _NOTHING:
+            return
+        write_bytes(folder.recipe_file, recipe)
         state = world.send()
         if state:
             write_bytes(folder.checkpoint_file, state)
