@@ -68,7 +68,8 @@ class Progress:
     """Where a run stands: all that changes as it trains besides network and optimisers.
 
     And `origin`, which never changes: the recipe and the data that the run was started with, as
-    JSON objects.
+    JSON objects; and `sessions`, with what code and on what machine it trained, an entry for every
+    change (`summary.session`).
     """
 
     history: list[Record] = field(default_factory=list)
@@ -78,6 +79,14 @@ class Progress:
     training_seconds: float = 0.0
     position: Position | None = None
     origin: dict[str, Record] = field(default_factory=dict)
+    sessions: list[Record] = field(default_factory=list)
+
+    def goes_on(self, session: Record) -> list[str]:
+        """Note with what it trains from now on; names of what has changed since the last time."""
+        last = self.sessions[-1] if self.sessions else session
+        if session not in self.sessions[-1:]:
+            self.sessions.append(session)
+        return [name for name, value in session.items() if last.get(name) != value]
 
 
 def save_progress(
@@ -93,6 +102,7 @@ def save_progress(
         "seconds": progress.seconds,
         "training_seconds": progress.training_seconds,
         "origin": progress.origin,
+        "sessions": progress.sessions,
     }
     position = progress.position
     if position is not None:
@@ -173,6 +183,7 @@ def _restored(
     if type(best_epoch) is not int or not bool(history) <= best_epoch <= len(history):
         raise ValueError(f"best_epoch is {best_epoch}")
     progress = Progress(history, parts["best"], best_epoch)
+    progress.sessions = [dict(session) for session in facts.get("sessions", [])]
     for name in ("seconds", "training_seconds"):
         setattr(progress, name, _positive(facts[name]))
     if "position" in facts:

@@ -69,7 +69,14 @@ def summarise(
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "settings": recipe.model_dump(mode="json"),  # as recipe.toml has them
         "git_commit": git_commit(),
+        "sessions": progress.sessions,
     }
+
+
+def session(device: str) -> Record:
+    """With what a run trains from here on: commit, versions, machine, device, threads."""
+    place = {"device": device_name(device), "threads": torch.get_num_threads()}
+    return {"git_commit": git_commit(), **versions(), **place}
 
 
 def device_name(device: str) -> str:

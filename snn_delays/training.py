@@ -37,7 +37,7 @@ from snn_delays.optimisation import Optimisation, sigma_at
 from snn_delays.progress import Position, Progress, load_progress
 from snn_delays.reporting import Reporter
 from snn_delays.runs import Record, RunFolder
-from snn_delays.summary import device_name, summarise
+from snn_delays.summary import device_name, session, summarise
 
 
 def train(
@@ -139,6 +139,8 @@ def _train_epochs(
         folder.write_metrics(progress.history)  # they are written after the checkpoint
     elif resume:
         reporter.message("There is no last.ckpt to go on from: starting from the beginning")
+    if changed := progress.goes_on(session(str(next(net.parameters()).device))):
+        reporter.message(f"Going on with other code or elsewhere (changed: {', '.join(changed)})")
     earlier = progress.seconds
     batches = math.ceil(len(splits.train) / recipe.batch_size)
     reporter.start(recipe.epochs, len(progress.history), batches)

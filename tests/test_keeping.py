@@ -18,7 +18,7 @@ SETTINGS = ["hidden=8", "batch_size=192", "dropout=0.2", "optimizer=adamw", "aug
 WORDS = ["train", "--epochs", "2", "--device", "cpu", "--quiet"]
 WORDS += [word for setting in SETTINGS for word in ("--set", setting)]
 
-TIMES = {"train_seconds", "samples_per_second", "wall_seconds", "git_commit"}
+TIMES = {"train_seconds", "samples_per_second", "wall_seconds", "git_commit", "sessions"}
 """What may differ: how long it took, and the source's commit, if somebody commits meanwhile."""
 
 

@@ -5,6 +5,7 @@ import shutil
 
 import h5py
 import pytest
+import torch
 from test_training import StopAfter
 from tiny import tiny_recipe, tiny_run
 
@@ -17,8 +18,8 @@ from snn_delays.runs import RunFolder
 class Said(StopAfter):
     """Keeps what it is told."""
 
-    def __init__(self):
-        super().__init__(0)
+    def __init__(self, epoch=0):
+        super().__init__(epoch)
         self.messages = []
 
     def message(self, text):
@@ -45,6 +46,21 @@ def test_a_finished_run_is_not_tested_again_and_keeps_its_commit(tmp_path, call,
     folder, _ = tiny_run(tmp_path / "run")
     monkeypatch.setattr(summary, "git_commit", lambda: "another")
     stays_as_it_was(call, folder)
+
+
+def test_a_run_names_all_the_code_that_trained_it(tmp_path, monkeypatch):
+    recipe, folder = tiny_recipe(epochs=3), RunFolder(tmp_path / "run")
+    for number, commit in enumerate(("first", "second", "second")):
+        monkeypatch.setattr(summary, "git_commit", lambda commit=commit: commit)
+        said = Said(number + 1)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(recipe, folder, resume=number > 0, reporter=said)
+        changed = [m for m in said.messages if "changed: git_commit)" in m]
+        assert len(changed) == (number == 1)
+    found = training.train(recipe, folder, resume=True)["sessions"]
+    assert [session["git_commit"] for session in found] == ["first", "second"]
+    assert found[0]["device"] == "cpu"
+    assert found[0]["torch"] == found[1]["torch"] == torch.__version__.partition("+")[0]
 
 
 def test_a_finished_run_is_not_exported_with_a_recipe_that_was_edited(tmp_path, call):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from snn_delays.compare.plan import Study
@@ -133,16 +133,18 @@ def provenance(study: Study, results: Results) -> Section:
     """Versions, commit, machine, and the recipe that all runs share."""
     summaries = [s for result in results.cells for s in result.summaries.values()]
 
-    def all_of(value: Any) -> str:
-        found = {str(value(summary)) for summary in summaries}
-        return "; ".join(sorted(found))
+    sessions = [session for summary in summaries for session in _sessions(summary)]
 
-    rows = [["commit", all_of(lambda s: s["git_commit"] or "unknown")]]
+    def all_of(values: Iterable[Any]) -> str:
+        return "; ".join(sorted({str(value or "unknown") for value in values}))
+
+    rows = [["commit", all_of(session["git_commit"] for session in sessions)]]
     rows += [
-        [name, all_of(lambda s, name=name: s["versions"].get(name, "unknown"))]
+        [name, all_of(session.get(name) for session in sessions)]
         for name in summaries[0]["versions"]
     ]
-    rows.append(["device", all_of(lambda s: f"{s['device']}, threads: {s['threads']}")])
+    devices = (f"{session['device']}, threads: {session['threads']}" for session in sessions)
+    rows.append(["device", all_of(devices)])
     return Section(
         "Recipe and versions",
         [
@@ -152,3 +154,9 @@ def provenance(study: Study, results: Results) -> Section:
         [Table(["fact", "value"], rows, words=True)],
         code=study.recipe.to_toml(),
     )
+
+
+def _sessions(summary: Record) -> list[Record]:
+    """With what a run trained, and with what it was tested."""
+    place = {key: summary[key] for key in ("git_commit", "device", "threads")}
+    return [*summary.get("sessions", []), {**summary["versions"], **place}]
