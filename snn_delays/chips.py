@@ -2,7 +2,8 @@
 
 Delays, synaptic weights and the neuron model are looked at; bias and threshold where a source says
 how many bits the chip gives them. They stay real numbers: a chip's tools round them, in units of
-`weight_scale`. Potentials are not looked at.
+`weight_scale`. Not looked at: potentials, memory, connections and neurons of a core, and how many
+spikes an input may have in one step.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ScaleOf = Literal["output", "layer"]
 
 @dataclass(frozen=True)
 class Chip:
-    """Limits of a chip.
+    """Limits of a chip; `generic` is none in particular, and may be given any.
 
     Attributes:
         name: as in `--target`.
@@ -85,7 +86,7 @@ def chip(name: str, weight_bits: int | None = None, max_delay: int | None = None
     """A chip of `CHIPS`, with limits of your own where they are given.
 
     Raises:
-        SnnDelaysError: an unknown name, or limits below 2 bits or 0 steps.
+        SnnDelaysError: an unknown name, or limits below 2 bits or 0 steps, or above the chip's.
     """
     if name not in CHIPS:
         raise SnnDelaysError("`target`", f"one of {', '.join(CHIPS)}", repr(name))
@@ -94,6 +95,13 @@ def chip(name: str, weight_bits: int | None = None, max_delay: int | None = None
     if max_delay is not None and max_delay < 0:
         raise SnnDelaysError("`max_delay`", "at least 0", max_delay)
     known = CHIPS[name]
+    for what, own, limit in (
+        ("`weight_bits`", weight_bits, known.weight_bits),
+        ("`max_delay`", max_delay, known.max_delay),
+    ):
+        if name != "generic" and own is not None and own > limit:
+            remedy = "For limits of your own take the target generic."
+            raise SnnDelaysError(what, f"at most {limit}, as {name} has it", own, remedy)
     return replace(
         known,
         weight_bits=known.weight_bits if weight_bits is None else weight_bits,
@@ -101,13 +109,16 @@ def chip(name: str, weight_bits: int | None = None, max_delay: int | None = None
     )
 
 
-def violations(network: Network, target: Chip, delay_step: int = 1) -> list[Violation]:
+def violations(
+    network: Network, target: Chip, delay_step: int = 1, scale_of: ScaleOf = "output"
+) -> list[Violation]:
     """Every limit of `target` that `network` breaks, with counts; pruned synapses do not count.
 
     Args:
         network: any network.
         target: the chip.
         delay_step: delays must be multiples of this.
+        scale_of: what may have a `weight_scale` of its own, each output or a whole layer.
     """
     found = []
     for i, layer in enumerate(network.layers):
@@ -126,6 +137,9 @@ def violations(network: Network, target: Chip, delay_step: int = 1) -> list[Viol
             (large, fault),
         ]
         found += [Violation(i, int(bad.sum()), what) for bad, what in checks if bad.any()]
+        scales = 0 if layer.weight_scale is None else len(set(layer.weight_scale.tolist()))
+        if scale_of == "layer" and scales > 1:
+            found.append(Violation(i, scales, "weight scales, where a layer may have one"))
         found += _neuron_violations(i, layer, target) + _range_violations(i, layer, target)
     return found
 
@@ -134,7 +148,8 @@ def _range_violations(index: int, layer: Layer, target: Chip) -> list[Violation]
     """Biases and thresholds too large in units of the layer's integer weights, if it has them."""
     found, scale = [], layer.weight_scale
     for what, size, limit in _ranges(layer, target):
-        bad = 0 if scale is None else int((size > (limit + 0.5) * scale).sum())
+        with np.errstate(over="ignore"):
+            bad = 0 if scale is None else int((size > (limit + 0.5) * scale).sum())
         if bad:
             what = f"neurons whose {what} is above {limit} in units of `weight_scale`"
             found.append(Violation(index, bad, what))

@@ -16,6 +16,7 @@ import snn_delays
 from snn_delays import network_format as nf
 from snn_delays.assembly import load_trained
 from snn_delays.config import Recipe
+from snn_delays.errors import SnnDelaysError
 from snn_delays.functional import integer_weight
 from snn_delays.networks import DelayBlock, DelaySNN
 from snn_delays.neurons import lif_settings
@@ -29,11 +30,18 @@ def to_network(
     """The rounded network as a format-1 document.
 
     Args:
-        net: a trained network; it is not changed.
-        recipe: what it was trained by; names the input's binning.
+        net: a trained network, of a run or of a loop of your own; it is not changed.
+        recipe: says what its input is: data set, `steps`, `dt_ms` and `channel_bin`.
         classes: class names in the order of the outputs.
         metadata: plain JSON facts to store with it (results, seed, commit).
+    Raises:
+        SnnDelaysError: `net` is no `DelaySNN`, or has not as many outputs as there are `classes`.
     """
+    if not isinstance(net, DelaySNN):
+        raise SnnDelaysError("`net`", "a DelaySNN, which the format describes", type(net).__name__)
+    if len(classes) != net.readout.out_features:
+        expected = f"the names of the {net.readout.out_features} outputs"
+        raise SnnDelaysError("`classes`", expected, f"{len(classes)} names")
     rounded = round_delays(net).double()
     layers = [
         _layer(block.synapses, *_fold(block), nf.LIF(model="lif", **lif_settings(block.neuron)))
@@ -52,10 +60,10 @@ def to_network(
             dataset=recipe.dataset,
             channel_bin=recipe.channel_bin,
             steps=recipe.steps,
-            tail_steps=recipe.tail_steps,
+            tail_steps=rounded.tail_steps,
         ),
         layers=layers,
-        readout=nf.Readout(kind=recipe.readout, classes=classes),
+        readout=nf.Readout(kind=rounded.score_kind, classes=classes),
         metadata=metadata or {},
     )
 

@@ -57,10 +57,13 @@ def test_neurons_that_a_chip_lacks(name, v_reset, fault):
     seed=st.integers(0, 50),
 )
 def test_fitted_networks_fit_and_are_near(name, bits, delay_step, max_delay, scale_of, seed):
+    known = CHIPS[name]
+    if name != "generic":
+        bits, max_delay = min(bits, known.weight_bits), min(max_delay, known.max_delay)
     target = chip(name, weight_bits=bits, max_delay=max_delay)
     net = network(max_delay=30, seed=seed)
     fitted = fit(net, target, delay_step, scale_of)
-    assert violations(fitted, target, delay_step) == []
+    assert violations(fitted, target, delay_step, scale_of) == []
     for before, after in zip(net.layers, fitted.layers, strict=True):
         scale = after.weight_scale
         error = np.abs(after.real_weights - before.weights).max(axis=(1, 2))
@@ -134,6 +137,8 @@ def test_a_layer_of_zeros_and_one_delay_an_input_survive():
         (lambda: chip("tpu"), "`target` must be one of generic, loihi2, spinnaker1"),
         (lambda: chip("generic", weight_bits=1), "`weight_bits` must be from 2 to 32"),
         (lambda: chip("generic", max_delay=-1), "`max_delay` must be at least 0"),
+        (lambda: chip("loihi2", weight_bits=9), "`weight_bits` must be at most 8, as loihi2"),
+        (lambda: chip("loihi2", max_delay=63), "`max_delay` must be at most 62, as loihi2"),
         (lambda: fit(network(), CHIPS["generic"], 0), "`delay_step` must be at least 1"),
         (lambda: fit(network(), CHIPS["generic"], 1, "row"), "`scale_of` must be"),
     ],
@@ -153,7 +158,8 @@ def test_export_for_a_chip(call, trained, tmp_path):
     assert not (tmp_path / "net.json").exists()
     code, out, _ = call(*words, "--fit", "--delay-step", "2")
     assert code == 0
-    assert "Bias and threshold are not checked" in out
+    assert "Not checked: memory, connections of a core, potentials, bias and threshold" in out
+    assert re.search(r"Input: \d\.\d % of the cells .* have more than one, up to \d", out)
     assert "Accuracy on 960 clips of synthetic test:" in out
     said = re.search(r"Hidden spikes: (\d+) before, (\d+) after; (\d+) of (\d+) cells", out)
     before, after, different, cells = (int(n) for n in said.groups())

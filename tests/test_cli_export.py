@@ -1,6 +1,7 @@
 """`export` between runs, network.json and NIR, and what it says about float32."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -41,6 +42,52 @@ def test_a_network_that_float32_cannot_run_is_warned_of(call, trained, tmp_path)
     assert (code, err) == (0, "")
     said = "Warning: float32 cannot run this network: `layers[1]`: the weights and bias of output"
     assert said in " ".join(out.split())
+
+
+def test_a_network_that_nothing_can_run_is_not_written(call, trained, tmp_path):
+    network = load_network(trained[0].network_file)
+    *hidden, last = network.layers
+    huge = last.model_copy(update={"weights": last.weights * 1e300})
+    save_network(network.model_copy(update={"layers": [*hidden, huge]}), tmp_path / "huge.json")
+    for words in ([], ["--target", "loihi2", "--fit"]):
+        code, _, err = call("export", tmp_path / "huge.json", *words, "-o", tmp_path / "net.json")
+        assert code == 2
+        assert "huge.json: `layers[1]`: the weights and bias of output" in err
+        assert not (tmp_path / "net.json").exists()
+
+
+def test_scales_of_outputs_do_not_fit_netx(call, trained, tmp_path):
+    few_bits = tmp_path / "few.json"
+    words = ["export", trained[0].path, "--target", "loihi2", "--fit", "-o", few_bits]
+    assert call(*words)[0] == 0
+    code, out, err = call("export", few_bits, "--to", "netx", "-o", tmp_path / "net.net")
+    assert code == 2
+    assert "layer 0: 8 weight scales, where a layer may have one" in out
+    assert "Add --fit" in err
+    code, out, _ = call("export", few_bits, "--to", "netx", "--fit", "-o", tmp_path / "net.net")
+    assert code == 0
+    assert "with several scales become 8-bit ones" in " ".join(out.split())
+
+
+def test_what_is_no_network_json_says_what_to_do(call, trained, tmp_path):
+    (tmp_path / "net.nir").write_bytes(b"\x89HDF\r\n")
+    clips = tmp_path / "clips.npz"
+    for path, said in (
+        (tmp_path / "net.nir", "it is not text). A .nir file becomes one by: snn-delays export"),
+        (trained[0].path, "Is a directory. Name the network.json in it."),
+    ):
+        code, _, err = call("run", path, clips, "-o", tmp_path / "out.npz")
+        assert code == 2
+        assert said in err
+
+
+def test_a_package_that_is_not_installed_is_named(call, trained, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    monkeypatch.delitem(sys.modules, "snn_delays.netx_format", raising=False)
+    words = ["export", trained[0].network_file, "--to", "netx", "--fit", "-o", "x.net"]
+    code, _, err = call(*words)
+    assert code == 2
+    assert "This needs h5py, which is not installed: pip install h5py" in err
 
 
 def test_the_name_says_the_format(call, trained, tmp_path):

@@ -1,5 +1,7 @@
 """Numbers that might overflow are refused; just below, everything stays finite and silent."""
 
+import json
+
 import numpy as np
 import pytest
 from sample_networks import clips, document
@@ -93,3 +95,28 @@ def test_a_small_file_cannot_ask_for_all_memory():
     one, whole = checks.clip_bytes(network), checks.total_bytes("cpu")
     assert one > 10**7
     assert checks.clips_at_once(network) * one <= max(whole // 8, one)
+
+
+def test_a_file_whose_sums_overflow_is_refused_by_its_name(tmp_path):
+    path = tmp_path / "huge.json"
+    path.write_text(json.dumps(scaled(0.9)))
+    with pytest.raises(NetworkFormatError, match=r"huge.json: `layers\[1\]`: the weights and bias"):
+        Network.load(path)
+
+
+@pytest.mark.parametrize("batch", [0, -1, 1.5, "2", None])
+def test_a_number_of_streams_is_a_whole_number(batch):
+    with pytest.raises(SnnDelaysError, match="`batch` must be a whole number, at least 1; got"):
+        Engine(parse(document())).start(batch)
+
+
+def test_more_streams_than_the_memory_holds_are_refused():
+    with pytest.raises(SnnDelaysError, match="10000000000000 streams would take .* GiB, more than"):
+        Engine(parse(document())).start(10**13)
+
+
+def test_a_state_of_another_network_is_refused():
+    engine, other = Engine(parse(document())), Engine(parse(document(max_delay=9)))
+    for state in (None, other.start()):
+        with pytest.raises(SnnDelaysError, match="`state` must be what `start` of this network"):
+            engine.step(state, np.zeros((1, 5)))

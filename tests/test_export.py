@@ -10,8 +10,10 @@ from tiny import tiny_recipe
 from snn_delays import network_format as nf
 from snn_delays.assembly import load_split, load_trained, network_from_recipe
 from snn_delays.engine import Engine
+from snn_delays.errors import SnnDelaysError
 from snn_delays.evaluation import answer, evaluate
 from snn_delays.export import export_run, to_network
+from snn_delays.networks import DelaySNN
 from snn_delays.nn import round_delays
 
 VARIANTS = {
@@ -107,3 +109,21 @@ def test_export_does_not_change_the_network():
     to_network(net, recipe, [str(i) for i in range(10)])
     assert all(torch.equal(before[n], t) for n, t in net.state_dict().items())
     assert net.hidden_blocks()[0].synapses.delays == "learned"
+
+
+def test_a_network_of_ones_own_loop_is_exported_as_it_is():
+    recipe = tiny_recipe()
+    torch.manual_seed(0)
+    net = DelaySNN(40, [9], 10, max_delay=5, tail_steps=2, readout="last").eval()
+    assert (recipe.tail_steps, recipe.readout) != (2, "last")
+    x = torch.poisson(torch.full((recipe.steps, 6, 40), 0.2, dtype=torch.float64))
+    with torch.no_grad():
+        expected = round_delays(net).double().simulate(x).scores
+    found = Engine(to_network(net, recipe, list("abcdefghij"))).run(x.transpose(0, 1).numpy())
+    np.testing.assert_allclose(found.scores, expected.numpy(), atol=1e-9)
+    with pytest.raises(
+        SnnDelaysError, match="`classes` must be the names of the 10 outputs; got 3"
+    ):
+        to_network(net, recipe, list("abc"))
+    with pytest.raises(SnnDelaysError, match="`net` must be a DelaySNN"):
+        to_network(net.readout, recipe, list("abc"))

@@ -65,7 +65,8 @@ ToOption = Annotated[
     ),
 ]
 TargetOption = Annotated[
-    TargetName | None, typer.Option("--target", help="Check the limits of a chip first.")
+    TargetName | None,
+    typer.Option("--target", help="Check a chip's limits on delays, weights and neurons first."),
 ]
 FitOption = Annotated[
     bool, typer.Option("--fit", help="With --target: clamp delays, quantise weights.")
@@ -110,8 +111,9 @@ def export_command(
     """Write integer delays and weights, batch norm folded, as one file.
 
     A json name that ends in .gz is compressed. Where held-out data is at hand, float32 arithmetic
-    is compared with float64. With --target, every limit of the chip that the network breaks is
-    listed with its count; with --fit it is made to fit, and measured before and after.
+    is compared with float64. With --target, what the network asks too much of the chip is listed
+    with its count (delays, bits of a weight, reset and rest; of loihi2 bias and threshold too);
+    with --fit it is made to fit, and measured before and after.
     """
     if schema:
         _write_schema(output)
@@ -125,7 +127,10 @@ def export_command(
     limits = (weight_bits, max_delay, scale)
     if target is None and (fit or delay_step > 1 or any(limit is not None for limit in limits)):
         raise SnnDelaysError("--fit and its limits need --target, for example --target generic")
+    from snn_delays.engine.checks import check_sums
+
     original, recipe = _read(source)
+    check_sums(original, source)
     path = output or _default_output(source, to, target)
     network = original
     if target is not None:
@@ -133,7 +138,8 @@ def export_command(
 
         scale_of: ScaleOf = "layer" if to is FormatName.netx else "output"
         chip = chips.chip(target.value, weight_bits, max_delay)
-        network = _checked(network, chip, fit, delay_step, scale.value if scale else scale_of)
+        own_scale: ScaleOf = scale.value if scale else scale_of
+        network = _checked(network, chip, fit, delay_step, own_scale)
     network = _write(network, path, to)
     _say_what(network, path)
     _say_what_differs(network, to, target if fit else None)
@@ -208,7 +214,7 @@ def _checked(
     """
     from snn_delays import chips
 
-    broken = chips.violations(network, chip, delay_step)
+    broken = chips.violations(network, chip, delay_step, scale_of)
     output = console()
     output.print(
         f"{chip.name} (delays 0 to {chip.max_delay}, weights of {chip.weight_bits} bits): "
@@ -216,11 +222,13 @@ def _checked(
     )
     for violation in broken:
         output.print(f"  {violation}")
+    unseen = ["memory", "connections of a core", "potentials"]
     if chip.largest_bias is None:
-        output.print("  Bias and threshold are not checked: they stay real numbers.")
+        unseen.append("bias and threshold, which stay real numbers")
+    output.print(f"  Not checked: {', '.join(unseen)}.")
     if fit:
         network = chips.fit(network, chip, delay_step, scale_of)
-        broken = chips.violations(network, chip, delay_step)
+        broken = chips.violations(network, chip, delay_step, scale_of)
         if broken:
             raise SnnDelaysError(
                 f"The network cannot be made to fit {chip.name} ({broken[0]})",
@@ -275,6 +283,7 @@ def _say_what_differs(network: Network, to: FormatName, fitted_to: TargetName | 
     if fitted_to is TargetName.loihi2 and (several or to is FormatName.netx):
         console().print(
             "A network.json has a weight scale for each output, a netx file one for each layer"
-            " (as --scale layer) and a rounded bias, threshold and leak: export for the file that"
-            " you will use, and judge the network by that one."
+            " (as --scale layer; integers of few bits with several scales become 8-bit ones) and a"
+            " rounded bias, threshold and leak: export for the file that you will use, and judge"
+            " the network by that one."
         )

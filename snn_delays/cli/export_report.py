@@ -1,4 +1,4 @@
-"""What `export` measures on held-out clips, and prints: accuracy, spikes, distance to threshold.
+"""What `export` measures on held-out clips, and prints: input, accuracy, spikes, float32.
 
 Figures are the engine's, as the file will be run.
 """
@@ -37,6 +37,8 @@ def report(
     except DataError as error:
         console().print(f"Not measured on held-out clips: {escape(str(error))}")
         return
+    if written.input.encoding == "spike_counts":
+        _report_input(data)
     if written is not original:
         _report_change(original, written, data)
     _report_float32(written, data)
@@ -51,6 +53,22 @@ def _held_out(network: Network, recipe: Recipe | None, data_dir: Path | None) ->
     from snn_delays.evaluation import load_for_network
 
     return load_for_network(network, network.input.dataset, "test", data_dir)
+
+
+def _report_input(data: ClipDataset) -> None:
+    """Say how many spikes an input has in a step, which a chip must be able to take."""
+    import torch
+
+    active = several = most = 0
+    for indices in torch.arange(min(len(data), MEASURED_CLIPS)).split(64):
+        x, _ = data.batch(indices)
+        active, several = active + int((x > 0).sum()), several + int((x > 1).sum())
+        most = max(most, int(x.max()))
+    if several:
+        console().print(
+            f"Input: {percent(several / active)} of the cells (clip, step, channel) with spikes "
+            f"have more than one, up to {most}; what takes one spike a step answers otherwise."
+        )
 
 
 def _report_change(before: Network, after: Network, data: ClipDataset) -> None:

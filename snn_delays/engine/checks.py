@@ -31,6 +31,14 @@ def largest_input(network: Network, dtype: type[np.floating]) -> float:
     return min(largest, _MOST_SPIKES) if network.input.encoding == "spike_counts" else largest
 
 
+def check_sums(network: Network, name: object) -> None:
+    """Refuse a network whose sums might overflow in float64; `name` says where it is from."""
+    try:
+        largest_input(network, np.float64)
+    except NetworkFormatError as error:
+        raise NetworkFormatError(f"{name}: {error}") from None
+
+
 def _largest_current(path: str, layer: Layer, limit: float) -> float:
     """Of one neuron, with one spike of every synapse in one step; at least 1."""
     scale = np.ones(1) if layer.weight_scale is None else np.maximum(layer.weight_scale, 1)
@@ -118,16 +126,12 @@ def clips_at_once(network: Network, most: int = 256) -> int:
     return int(min(most, max(1, total_bytes("cpu") // 8 // clip_bytes(network))))
 
 
-def check_memory(network: Network, dtype: type[np.floating], clips: int) -> None:
-    """Refuse more clips at once than the machine's memory holds.
+def check_memory(what: str, needed: int, remedy: str = "") -> None:
+    """Refuse what needs more bytes than the machine's memory has.
 
     Raises:
-        SnnDelaysError: saying how many may be run.
+        SnnDelaysError: saying how many `what` would take.
     """
-    needed, data = clips * clip_bytes(network, dtype), network.input
     if needed > total_bytes("cpu"):
-        raise SnnDelaysError(
-            f"{clips} clips of {data.steps} + {data.tail_steps} steps would take "
-            f"{needed / 2**30:.1f} GiB, more than this machine's memory",
-            remedy=f"Run up to {clips_at_once(network)} at once.",
-        )
+        size = f"{needed / 2**30:.1f} GiB, more than this machine's memory"
+        raise SnnDelaysError(f"{what} would take {size}", remedy=remedy)

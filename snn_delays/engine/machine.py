@@ -8,6 +8,7 @@ weights its spikes are the same wherever a voltage is further from its threshold
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,11 +18,20 @@ import numpy as np
 
 from snn_delays import network_format
 from snn_delays.engine import kernels, ring
-from snn_delays.engine.checks import as_array, check_memory, largest_input, read_input
+from snn_delays.engine.checks import (
+    as_array,
+    check_memory,
+    check_sums,
+    clip_bytes,
+    clips_at_once,
+    largest_input,
+    read_input,
+)
 from snn_delays.engine.energy import energy_pj
 from snn_delays.engine.readout import RunningScores, clip_scores
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.network_format import LIF, Layer, load_network
+from snn_delays.network_format.arrays import shown
 
 
 @dataclass(frozen=True)
@@ -127,7 +137,12 @@ class Engine:
         """
         data = self.network.input
         x = as_array(x)
-        check_memory(self.network, self.dtype, len(x) if x.ndim else 0)
+        clips = len(x) if x.ndim else 0
+        check_memory(
+            f"{clips} clips of {data.steps} + {data.tail_steps} steps",
+            clips * clip_bytes(self.network, self.dtype),
+            remedy=f"Run {clips_at_once(self.network)} at once, say.",
+        )
         signal = self._read(x, steps=data.steps, channels=data.channels)
         samples, steps, layers = len(signal), data.steps + data.tail_steps, len(self._layers)
         operations = np.zeros((layers, samples), np.int64)
@@ -162,17 +177,20 @@ class Engine:
         )
 
     def start(self, batch: int = 1) -> State:
-        """The state of `batch` streams before their first step."""
-        if batch < 1:
-            raise SnnDelaysError("`batch`", "at least 1", batch)
+        """The state of `batch` streams before their first step.
+
+        Raises:
+            SnnDelaysError: `batch` is no number of streams, or the memory is too small for it.
+        """
         layers = self._layers
+        if not (isinstance(batch, (int, np.integer)) and batch >= 1):
+            raise SnnDelaysError("`batch`", "a whole number, at least 1", shown(batch))
+        cells = sum(math.prod(layer.ring_shape) for layer in layers)
+        check_memory(f"{batch} streams", int(batch) * cells * np.dtype(self.dtype).itemsize)
         shape = (len(layers), batch)
         return State(
             step=0,
-            rings=[
-                np.zeros((batch, layer.contacts.reach + 1, layer.outputs), self.dtype)
-                for layer in layers
-            ],
+            rings=[np.zeros((batch, *layer.ring_shape), self.dtype) for layer in layers],
             voltages=[
                 np.full((batch, layer.outputs), layer.membrane.rest, self.dtype) for layer in layers
             ],
@@ -194,7 +212,11 @@ class Engine:
 
         Raises:
             ShapeError: wrong shape, or values that are not what the encoding says.
+            SnnDelaysError: the state is none of this network's.
         """
+        shapes = [layer.ring_shape for layer in self._layers]
+        if not isinstance(state, State) or [r.shape[1:] for r in state.rings] != shapes:
+            raise SnnDelaysError("`state`", "what `start` of this network gave", shown(state))
         signal = self._read(spikes, channels=self.network.input.channels)
         if len(signal) != len(state.margin):
             raise ShapeError("`spikes`", f"[N={len(state.margin)}, channels]", f"N={len(signal)}")
@@ -240,6 +262,7 @@ class _CompiledLayer:
             reach=int(layer.delays.max()),
             counted=counted,
         )
+        self.ring_shape = (self.contacts.reach + 1, outputs)
         reset = neuron.v_reset if isinstance(neuron, LIF) else None
         self.membrane = kernels.Membrane(
             tau=dtype(min(neuron.tau, float(np.finfo(dtype).max))),
@@ -267,7 +290,9 @@ class Network(network_format.Network):
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read `path` (.json or .json.gz), as `load_network` does."""
-        return cls.model_construct(**dict(load_network(path)))
+        network = cls.model_construct(**dict(load_network(path)))
+        check_sums(network, path)
+        return network
 
     @cached_property
     def engine(self) -> Engine:

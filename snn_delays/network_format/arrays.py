@@ -29,22 +29,29 @@ def shown(value: object) -> str:
     return reprlib.repr(value)
 
 
-def read_integers(value: Any) -> np.ndarray:
+Sizes = tuple[int, ...] | None
+
+
+def read_integers(value: Any, sizes: Sizes = None) -> np.ndarray:
     """Nested lists (or an array) of integers as int64; floats such as 3.0 and booleans are refused.
 
+    Args:
+        sizes: which of several rows that differ in length are right.
     Raises:
         PydanticCustomError: with the path of the first value that is not a 64-bit integer.
     """
-    return _read(value, np.dtype(np.int64), {int}, "an integer", "iu")
+    return _read(value, np.dtype(np.int64), {int}, "an integer", "iu", sizes)
 
 
-def read_numbers(value: Any) -> np.ndarray:
+def read_numbers(value: Any, sizes: Sizes = None) -> np.ndarray:
     """Nested lists (or an array) of finite numbers as float64.
 
+    Args:
+        sizes: which of several rows that differ in length are right.
     Raises:
         PydanticCustomError: with the path of the first value that is not a finite number.
     """
-    array = _read(value, np.dtype(np.float64), {int, float}, "a finite number", "iuf")
+    array = _read(value, np.dtype(np.float64), {int, float}, "a finite number", "iuf", sizes)
     bad = first_index(~np.isfinite(array))
     if bad is not None:
         raise refusal(index_path(bad), "a finite number", array[bad])
@@ -63,14 +70,21 @@ def index_path(index: tuple[int, ...]) -> str:
     return "".join(f"[{i}]" for i in index)
 
 
-def _read(value: Any, dtype: np.dtype, types: set[type], what: str, kinds: str) -> np.ndarray:
+def _read(
+    value: Any, dtype: np.dtype, types: set[type], what: str, kinds: str, sizes: Sizes
+) -> np.ndarray:
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in kinds:
             raise refusal("", f"an array in which each value is {what}", f"dtype {value.dtype}")
         return value.astype(dtype)
     shape = _shape(value)
     flat: list[Any] = []
-    _flatten(value, shape, "", flat, types, what)
+    try:
+        _flatten(value, shape, "", flat, types, what)
+    except PydanticCustomError:
+        if sizes is not None:
+            _flatten(value, sizes, "", [], types, what)  # names the row that is wrong
+        raise
     try:
         return np.array(flat, dtype=dtype).reshape(shape)
     except OverflowError:

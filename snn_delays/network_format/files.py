@@ -115,8 +115,10 @@ def _read_bytes(path: Path) -> bytes:
             _check_size(str(path), os.fstat(file.fileno()).st_size)
             return file.read(MAX_BYTES + 1)
     except OSError as error:
+        inside = isinstance(error, IsADirectoryError)  # a run folder, say
         raise NetworkFormatError(
-            f"{path} cannot be read: {error.strerror}", remedy="Check the path."
+            f"{path} cannot be read: {error.strerror}",
+            remedy="Name the network.json in it." if inside else "Check the path.",
         ) from None
 
 
@@ -156,8 +158,14 @@ def _decode(name: str, data: bytes) -> Any:
         )
     except RecursionError:
         raise NetworkFormatError(f"{name}: the JSON nests too deeply") from None
+    except UnicodeDecodeError:
+        raise NetworkFormatError(
+            f"{name}: not a JSON document (it is not text)",
+            remedy="A .nir file becomes one by: snn-delays export FILE.nir -o FILE.json",
+        ) from None
     except ValueError as error:
-        raise NetworkFormatError(f"{name}: not a JSON document ({error})") from None
+        said = "a number of thousands of digits" if "int_max_str_digits" in str(error) else error
+        raise NetworkFormatError(f"{name}: not a JSON document ({said})") from None
 
 
 def _sentence(name: str, error: ErrorDetails) -> NetworkFormatError:
@@ -178,6 +186,9 @@ def _sentence(name: str, error: ErrorDetails) -> NetworkFormatError:
         return NetworkFormatError(
             f"{name}: `{path}.model`", f"one of {context['expected_tags']}", context["tag"]
         )
+    if kind == "too_short":
+        got = f"one of {context['actual_length']}"
+        return NetworkFormatError(subject, f"a list of at least {context['min_length']}", got)
     said, must_be, expected = error["msg"].partition("Input should be ")
     if not must_be:
         return NetworkFormatError(f"{subject}: {said}", got=shown(error["input"]))

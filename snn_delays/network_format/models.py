@@ -78,8 +78,9 @@ class LIF(_Part):
     """Leaky integrate-and-fire neurons.
 
     `H = V - (V - v_reset)/tau + I`, or `H = V + (I - (V - v_reset))/tau` with `decay_input`;
-    a spike where `H >= v_threshold`; then `V = v_reset` (hard reset) or, where `v_reset` is null,
-    `V = H - v_threshold` (soft reset, with start and leak at 0). `tau` is in steps, above 1.
+    a spike where `H >= v_threshold`, then `V = v_reset`; else `V = H`. Before the first step `V` is
+    `v_reset`. Where that is null (soft reset) a spike leaves `V = H - v_threshold`, and start and
+    leak are at 0. `tau` is in steps, above 1.
     """
 
     model: Literal["lif"]
@@ -97,7 +98,7 @@ class LIF(_Part):
 
 
 class LI(_Part):
-    """Leaky integrators, the readout: `LIF` without threshold and reset, leaking towards 0."""
+    """Leaky integrators, the readout: `LIF` without threshold and reset, from and towards 0."""
 
     model: Literal["li"]
     tau: float = Field(gt=1)
@@ -114,8 +115,9 @@ class Layer(_Part):
     `scale` being `weight_scale`, or 1: sums of integers are exact in any order.
 
     Attributes:
-        delays: int64 `[out, in, k]` in steps, `0 .. max_delay`; a read-only broadcast view where
-            the file stores one delay per input (`axonal`) or per output (`dendritic`).
+        delays: int64 `[out, in, k]` in steps, `0 .. max_delay`. A file may hold 1 for an axis along
+            which all are equal: `[1, in, k]` or `[in]` for `axonal` delays, `[out, 1, k]` or
+            `[out]` for `dendritic` ones. A read-only view then.
         weights: float64 `[out, in, k]` as stored; see `real_weights`.
         weight_scale: None, or float64 `[out]` from 0; then `weights` are whole numbers.
         bias: float64 `[out]`.
@@ -142,8 +144,8 @@ class Layer(_Part):
     @field_validator("delays", mode="before")
     @classmethod
     def _read_delays(cls, value: Any, info: ValidationInfo) -> np.ndarray:
-        delays = read_integers(value)
         shape, size = _sizes(info), info.data
+        delays = read_integers(value, shape if size.get("granularity") == "synaptic" else None)
         if shape is None or "max_delay" not in size or "granularity" not in size:
             return delays  # an earlier field is already refused
         bad = first_index((delays < 0) | (delays > size["max_delay"]))
@@ -168,7 +170,7 @@ class Layer(_Part):
     @field_validator("weights", mode="before")
     @classmethod
     def _read_weights(cls, value: Any, info: ValidationInfo) -> np.ndarray:
-        return _shaped(read_numbers(value), _sizes(info))
+        return _shaped(read_numbers(value, _sizes(info)), _sizes(info))
 
     @field_validator("weight_scale", mode="before")
     @classmethod
@@ -233,7 +235,11 @@ class Input(_Part):
 
 
 class Readout(_Part):
-    """How the last layer's output `[T, classes]` becomes scores; the largest is the answer."""
+    """How the last layer's output `[T, classes]` becomes scores; the largest is the answer.
+
+    Over all steps, the tail's too: `softmax_sum` adds up softmax(V[t]), a softmax over classes;
+    `max`, `mean`, `last` take the largest, the mean, the last V[t]; `spike_count` counts spikes.
+    """
 
     kind: Literal["softmax_sum", "max", "mean", "last", "spike_count"]
     classes: list[Text] = Field(
