@@ -16,11 +16,12 @@ from snn_delays import checkpoint as ckpt
 from snn_delays import data as sdata
 from snn_delays.config import Quantization, Recipe
 from snn_delays.data import ClipDataset
+from snn_delays.data.dataset import check_classes
 from snn_delays.data.events import SourceFile
 from snn_delays.errors import MissingSplitError, RunError, SnnDelaysError
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import clamp_delays, delay_layers, freeze_weights, quantise
-from snn_delays.runs import Record, RunFolder
+from snn_delays.runs import Record, RunFolder, as_folder
 
 
 @dataclass
@@ -67,6 +68,9 @@ def load_splits(recipe: Recipe, data_dir: str | Path | None, device: str = "cpu"
         choosing = load_split(recipe, "valid", data_dir).to(device)
     elif recipe.protocol == "paper":
         choosing = test_set
+    for held_out in (choosing, test_set):
+        if held_out is not None:
+            check_classes(held_out, train_set.classes, train_set.name)
     return Splits(train_set, choosing, test_set, missing)
 
 
@@ -148,12 +152,13 @@ def start_from(net: DelaySNN, run: str) -> None:
         layer.start_delay.clamp_(0, layer.max_delay)
 
 
-def load_trained(folder: RunFolder) -> tuple[DelaySNN, Recipe, list[str]]:
+def load_trained(folder: RunFolder | str | Path) -> tuple[DelaySNN, Recipe, list[str]]:
     """The chosen network of a finished run (not rounded), its recipe, and its class names.
 
     Raises:
         RunError: the folder is not that of a finished run, or is damaged.
     """
+    folder = as_folder(folder)
     try:
         return _load_trained(folder)
     except RunError as error:

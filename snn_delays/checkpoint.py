@@ -39,7 +39,10 @@ def load_tensors(path: Path, *expected: str) -> tuple[Tensors, dict[str, Any]]:
     try:
         open(path, "rb").close()  # safetensors would say of any file that it does not exist
     except FileNotFoundError:
-        raise RunError(f"{path} does not exist", remedy="Is this a finished run folder?") from None
+        raise RunError(
+            f"{path} does not exist",
+            remedy="A run has it once it is finished: snn-delays train --resume --out RUN.",
+        ) from None
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror})") from error
     try:

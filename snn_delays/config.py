@@ -254,7 +254,7 @@ def make_recipe(fields: Mapping[str, Any], where: str = "the recipe") -> Recipe:
         if first["type"] in ("bool_parsing", "bool_type"):
             message = "must be true or false"
         if first["type"] == "tuple_type":
-            message = "must be numbers with commas between"
+            message = "must be numbers with commas between (in TOML and Python, in brackets)"
         message = message[0].lower() + message[1:]
         raise RecipeError(f"In {where}, `{key}`: {message}; got {first['input']!r}") from None
 

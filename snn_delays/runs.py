@@ -12,6 +12,7 @@ import subprocess
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
+from shlex import quote
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -36,6 +37,11 @@ METRICS_KEYS = {"epoch", "sigma", "train_loss", "train_accuracy"}
 
 _ACCURACIES = {f"{s}_accuracy{live}" for s in ("valid", "test") for live in ("", "_live")}
 _RANGES = {"train_loss": (-1e38, 1e38), "sigma": (0, 1e38)}  # as far as float32 goes; others 0 .. 1
+
+
+def as_folder(folder: RunFolder | str | Path) -> RunFolder:
+    """A run folder, of its path too."""
+    return folder if isinstance(folder, RunFolder) else RunFolder(folder)
 
 
 class RunFolder:
@@ -108,11 +114,12 @@ class RunFolder:
             f"snn-delays train --resume --out {self.path}"
         )
 
-    def how_to_go_on(self) -> str:
+    def how_to_go_on(self, data_dir: str | Path | None = None) -> str:
         """For messages: where the state of a stopped run is, and the command that resumes it."""
+        data = "" if data_dir is None else f" --data-dir {quote(str(data_dir))}"
         return (
             f"All that is done is kept in {self.path}. "
-            f"Go on with: snn-delays train --resume --out {self.path}"
+            f"Go on with: snn-delays train --resume --out {self.path}{data}"
         )
 
     def start(self, recipe: Recipe) -> None:

@@ -26,23 +26,28 @@ from snn_delays.config import Recipe
 from snn_delays.data import ClipDataset
 from snn_delays.data.augment import augmented_batch
 from snn_delays.distributed import Share, World, backward, of_whole_batch
+from snn_delays.errors import RecipeError
 from snn_delays.evaluation import evaluate
 from snn_delays.finite import FiniteCheck
 from snn_delays.gemm import gpu_precision
 from snn_delays.keeping import Keeper
+from snn_delays.network_format.arrays import shown
 from snn_delays.networks import DelaySNN
 from snn_delays.neurons import kernels_can_be_compiled
 from snn_delays.nn import clamp_delays, delay_statistics, round_delays, set_sigma
 from snn_delays.optimisation import Optimisation, sigma_at
 from snn_delays.progress import Position, Progress, load_progress
 from snn_delays.reporting import Reporter
-from snn_delays.runs import Record, RunFolder
+from snn_delays.runs import Record, RunFolder, as_folder
 from snn_delays.summary import device_name, session, summarise
+
+LARGE_LOSS = 0.01
+"""A share of spikes after the last step that the user is told of."""
 
 
 def train(
     recipe: Recipe,
-    folder: RunFolder,
+    folder: RunFolder | str | Path,
     *,
     data_dir: str | Path | None = None,
     device: str = "cpu",
@@ -53,7 +58,7 @@ def train(
     """Train by a recipe, and leave the chosen network and its results in a run folder.
 
     Args:
-        recipe: the resolved recipe.
+        recipe: the resolved recipe, as `load_recipe` gives it.
         folder: where to write; an existing run is refused unless `resume`.
         data_dir: where the data files lie (not needed for `synthetic`).
         device: a torch device, `cpu` or `cuda`.
@@ -74,6 +79,10 @@ def train(
         KeyboardInterrupt: Ctrl-C or (as `Terminated`) SIGTERM; the state is saved first.
     """
     began = time.perf_counter()
+    if not isinstance(recipe, Recipe):
+        expected = "a Recipe, as `load_recipe` gives it"
+        raise RecipeError("`recipe`", expected, shown(recipe))
+    folder = as_folder(folder)
     device = device if world is None else str(world.device)
     keep_freed_memory()
     folder.check(recipe, resume)
@@ -85,7 +94,7 @@ def train(
     limit, free = memory.total_bytes(device), memory.free_bytes(device)
 
     def kept() -> str:
-        return folder.how_to_go_on() if folder.checkpoint_file.exists() else ""
+        return folder.how_to_go_on(data_dir) if folder.checkpoint_file.exists() else ""
 
     def smaller_batch() -> str:
         return memory.advice(memory.fitting_batch(recipe, *sizes, free))
@@ -99,6 +108,9 @@ def train(
         reporter.message(f"Reading {recipe.dataset}")
         splits = load_splits(recipe, data_dir, device)
         sizes = (splits.train.channels, len(splits.train.classes))
+        if (dropped := splits.train.dropped_share) > LARGE_LOSS:
+            length = recipe.steps * recipe.dt_ms
+            reporter.message(f"Leaving out {dropped:.0%} of the spikes, those after {length:g} ms")
         together = min(recipe.batch_size, len(splits.train))
         clips = together if world is None else math.ceil(together / world.size)
         memory.refuse_too_large(recipe, *sizes, clips, device, limit)

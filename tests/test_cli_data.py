@@ -97,7 +97,8 @@ def test_encode_writes_a_spike_file(call, tmp_path):
     assert "2 clips, 2 classes" in out
     assert read_events(target, channels=700).classes == ("no", "yes")
     assert f"snn-delays data split {target} -o {tmp_path / 'ssc.h5'}" in out
-    assert out.endswith(f"snn-delays train --dataset ssc --data-dir {tmp_path}\n")
+    small = "--set hidden=64 --set batch_size=16"
+    assert out.endswith(f"snn-delays train --dataset ssc --data-dir {tmp_path} {small}\n")
     code, _, err = call("data", "encode", tmp_path / "none", "-o", target)
     assert code == 2
     assert "is not there" in err
@@ -106,6 +107,7 @@ def test_encode_writes_a_spike_file(call, tmp_path):
 def test_split_ends_with_the_commands_that_train(call, tmp_path):
     write_events(tmp_path / "mine.h5", random_store(30))
     train = f"snn-delays train --dataset ssc --data-dir {tmp_path}"
+    train += " --set hidden=64 --set batch_size=16"
     code, out, _ = call("data", "split", tmp_path / "mine.h5", "-o", tmp_path / "ssc.h5")
     assert code == 0
     assert "ssc_valid.h5: 3 clips, 3 classes" in out
@@ -116,7 +118,7 @@ def test_split_ends_with_the_commands_that_train(call, tmp_path):
     moves = [line.strip() for line in out.splitlines() if line.startswith("  mv")]
     assert moves[0] == f"mv '{tmp_path}/my own_train.h5' {tmp_path}/ssc_train.h5"
     assert out.splitlines()[-1] == f"  {train}"
-    assert _how_to_train([tmp_path / "a_train.h5"], tmp_path / "a.h5") == [
+    assert _how_to_train([tmp_path / "a_train.h5"], tmp_path / "a.h5", 9) == [
         "name recordings of the split valid too, and encode again"
     ]
 

@@ -81,7 +81,10 @@ BAD = {
     "infinite": ({"times": [[0.0, 0.25], [], [np.inf]]}, "`spikes/times` of clip 2"),
     "unit": ({"units": [[0, 9], [], [10]]}, "`spikes/units` of clip 2 in a.h5 .* 0 .. 9; got 10"),
     "unequal": ({"units": [[0], [], [3]]}, "`spikes/units` of clip 0 .* as its `spikes/times`, 2"),
-    "label": ({"labels": [0, 3, 2]}, "`labels` of clip 1 in a.h5 must be in 0 .. 2; got 3"),
+    "label": (
+        {"labels": [0, 3, 2]},
+        r"`labels` of clip 1 in a.h5 must be in 0 .. 2 \(labels count from 0\); got 3",
+    ),
     "few labels": ({"labels": [0, 1]}, "`spikes/times` of a.h5 must be as long as `labels`, 2"),
     "few speakers": ({"extra__speaker": np.zeros(2, int)}, "`extra/speaker` of a.h5"),
     "no clips": ({"times": [], "units": [], "labels": []}, "a.h5 holds no clips"),

@@ -48,7 +48,7 @@ def clips_of(dataset):
 
 def test_without_a_folder_the_one_called_data_is_looked_into(folder, monkeypatch):
     monkeypatch.chdir(folder / "deep")
-    with pytest.raises(DataError, match="no data folder is given"):
+    with pytest.raises(DataError, match="no --data-dir is given"):
         data.load("shd", "train")
     (folder / "deep" / "data").symlink_to(folder / "deep" / "er")
     assert len(data.load("shd", "train")) == 40

@@ -52,14 +52,24 @@ def test_the_files_hold_the_clips_and_can_be_trained_on(tmp_path):
     assert split_path("a/b.h5", "") == split_path("a/b.h5", "x").with_name("b.h5")
 
 
+def test_a_split_of_a_set_does_not_replace_its_file(tmp_path):
+    whole = tmp_path / "ssc_train.h5"
+    write_events(whole, random_store(30))
+    before = whole.read_bytes()
+    with pytest.raises(DataError, match=r"ssc_train\.h5 exists already. Choose another -o"):
+        split_file(whole, tmp_path / "ssc.h5")
+    assert whole.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [whole]
+
+
 def test_too_few_clips_and_folders_in_the_way(tmp_path):
     write_events(tmp_path / "few.h5", store_of([[]] * 8))
     with pytest.raises(DataError, match=r"clips of c in few\.h5 must be at least 3, .* got 2"):
         split_file(tmp_path / "few.h5", tmp_path / "ssc.h5")
     write_events(tmp_path / "mine.h5", random_store(30))
     (tmp_path / "ssc_test.h5").mkdir()
-    with pytest.raises(DataError, match=r"ssc_test\.h5 cannot be written"):
+    with pytest.raises(DataError, match=r"ssc_test\.h5 exists already"):
         split_file(tmp_path / "mine.h5", tmp_path / "ssc.h5")
     with pytest.raises(DataError, match="is not there"):
-        split_file(tmp_path / "none.h5", tmp_path / "ssc.h5")
+        split_file(tmp_path / "none.h5", tmp_path / "others.h5")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["few.h5", "mine.h5", "ssc_test.h5"]

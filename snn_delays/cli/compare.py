@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -124,7 +125,7 @@ def compare_command(
         listed = "; ".join(f"{job.name}: {error}" for job, error in outcome.failed)
         raise TrainingError(
             f"{len(outcome.failed)} of {len(jobs)} runs failed twice: {listed}",
-            remedy=f"Try them again with: snn-delays compare --resume --out {folder}",
+            remedy=f"Try them again with: {_resume_command(jobs, folder)}",
         )
 
 
@@ -185,8 +186,15 @@ def _run(jobs: list[Job], folder: Path, engine: Engine, quiet: bool, output: Any
             raise Interrupted(
                 stop,
                 f"finished runs, and finished epochs of others, are kept in {folder}",
-                f"Go on with: snn-delays compare --resume --out {folder}",
+                f"Go on with: {_resume_command(jobs, folder)}",
             ) from None
+
+
+def _resume_command(jobs: list[Job], folder: Path) -> str:
+    """What to type to do what is left of the study."""
+    data_dir = jobs[0].data_dir
+    data = "" if data_dir is None else f" --data-dir {quote(str(data_dir))}"
+    return f"snn-delays compare --resume --out {folder}{data}"
 
 
 class _Progress:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _UNITS = {"last_spike_s": " s"}
 """Of the facts that `data inspect` shows."""
 
+_FEW_CLIPS = 5000
+"""With fewer, a smaller network and batch than the recipe's do."""
+
 app = typer.Typer(no_args_is_help=True, help="Fetch, list, encode, split and inspect data.")
 
 
@@ -129,16 +132,19 @@ def _report(output_console: Console, written: dict[Path, EventStore], output: Pa
             soft_wrap=True,
         )
     output_console.print("To train on it:")
-    for line in _how_to_train(list(written), output):
+    clips = sum(map(len, written.values()))
+    for line in _how_to_train(list(written), output, clips):
         output_console.print(f"  {line}", soft_wrap=True)
 
 
-def _how_to_train(written: list[Path], output: Path) -> list[str]:
+def _how_to_train(written: list[Path], output: Path, clips: int) -> list[str]:
     """The commands that lead from these files, one or one for each split, to a trained network."""
     from snn_delays.data.splitting import SPLITS, split_path
 
     named = output.with_name("ssc.h5")
     train = f"snn-delays train --dataset ssc --data-dir {quote(str(output.parent))}"
+    if clips < _FEW_CLIPS:  # the recipe is made for a hundred thousand
+        train += " --set hidden=64 --set batch_size=16"
     if written == [output]:
         return [f"snn-delays data split {quote(str(output))} -o {quote(str(named))}", train]
     absent = [split for split in SPLITS if split_path(output, split) not in written]

@@ -94,7 +94,7 @@ def _evaluate_run(
     recipe = recipe.model_copy(update={"dataset": name})
     data = load_split(recipe, split.value, data_dir)
     data = data.prepared_as(RunFolder(target).summary().get("data")).to(device)
-    _check_fit(data, net.in_features, len(classes), target)
+    _check_fit(data, net.in_features, classes, target)
     integer = round_delays(net).to(device)
     rounded = evaluate(integer, data)
     live = evaluate(net.to(device), data)
@@ -118,7 +118,7 @@ def _evaluate_network(
     network = Network.load(target)
     name = dataset.value if dataset else network.input.dataset
     data = load_for_network(network, name, split.value, data_dir)
-    _check_fit(data, network.input.channels, len(network.readout.classes), target)
+    _check_fit(data, network.input.channels, network.readout.classes, target)
     result, margin = answer(network, data)
     output.print(
         f"{name} {split.value}: [bold]{percent(result.accuracy)}[/] "
@@ -154,11 +154,14 @@ def _evaluate_variants(
     output.print(f"Picture: [bold]{plot}[/]", soft_wrap=True)
 
 
-def _check_fit(data: ClipDataset, channels: int, classes: int, target: Path) -> None:
+def _check_fit(data: ClipDataset, channels: int, classes: list[str], target: Path) -> None:
     """Refuse data that the network was not made for."""
-    if (data.channels, len(data.classes)) != (channels, classes):
+    from snn_delays.data.dataset import check_classes
+
+    if (data.channels, len(data.classes)) != (channels, len(classes)):
         raise SnnDelaysError(
-            f"The network in {target} takes {channels} channels and knows {classes} classes, but "
-            f"{data.name} has {data.channels} channels and {len(data.classes)} classes",
+            f"The network in {target} takes {channels} channels and knows {len(classes)} classes, "
+            f"but {data.name} has {data.channels} channels and {len(data.classes)} classes",
             remedy="Choose the --dataset it was trained on.",
         )
+    check_classes(data, classes, f"the network in {target}")

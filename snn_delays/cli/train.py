@@ -164,13 +164,13 @@ def train_to_folder(
             world=world,
         )
         reporter.message("Exporting and plotting")
-        with explained(folder.how_to_go_on, str):
+        with explained(lambda: folder.how_to_go_on(data_dir), str):
             export_run(folder)
             reporter.pictures(_plot(folder, data_dir), recipe.epochs)
     except KeyboardInterrupt as stop:
         if not folder.recipe_file.is_file():
             raise
-        raise Interrupted(stop, remedy=folder.how_to_go_on()) from None
+        raise Interrupted(stop, remedy=folder.how_to_go_on(data_dir)) from None
     return summary
 
 

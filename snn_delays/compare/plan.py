@@ -85,7 +85,8 @@ class Study:
 
     def __post_init__(self) -> None:
         if not self.arms or set(self.arms) - set(ARMS) or len(set(self.arms)) < len(self.arms):
-            raise SnnDelaysError("--delays", f"a list of {', '.join(ARMS)}", ",".join(self.arms))
+            known = f"a list of {', '.join(ARMS)}, each once"
+            raise SnnDelaysError("--delays", known, ",".join(self.arms))
         if self.seeds < 1:
             raise SnnDelaysError("--seeds", "at least 1", self.seeds)
 

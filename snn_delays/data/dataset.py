@@ -238,6 +238,24 @@ class SpikeDataset(ClipDataset):
         return int(spiking[-1]) + 1 if len(spiking) else 0
 
 
+def check_classes(data: ClipDataset, classes: Sequence[str], of: str) -> None:
+    """Refuse data whose labels mean other classes than those `of` something else.
+
+    Labels without names (`0`, `1` and so on) may mean any.
+
+    Raises:
+        DataError: naming the first label that means another class.
+    """
+    for label, (own, other) in enumerate(zip(data.classes, classes, strict=False)):
+        if own != other and str(label) not in (own, other):
+            raise DataError(
+                f"Label {label} of {data.name}",
+                f"{other!r}, as of {of}",
+                repr(own),
+                "Give `extra/keys` the same order in all files.",
+            )
+
+
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Stack samples: `x [T, N, C]`, and the int64 labels, lengths and speakers, each `[N]`."""
     x = torch.stack([sample.x for sample in samples], dim=1)

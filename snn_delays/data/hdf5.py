@@ -146,7 +146,8 @@ def _read(
                 f"`{field}` of {source}", f"as long as `labels`, {clips} clips", len(column)
             )
     _refuse_first(
-        (labels < 0) | (labels >= len(classes)), labels, "labels", f"in 0 .. {len(classes) - 1}",
+        (labels < 0) | (labels >= len(classes)), labels, "labels",
+        f"in 0 .. {len(classes) - 1} (labels count from 0)",
         source,
     )  # fmt: skip
     for name, ragged in (("spikes/times", times), ("spikes/units", units)):

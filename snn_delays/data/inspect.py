@@ -85,6 +85,13 @@ def _problems(store: EventStore, per_class: list[int], unsorted: list[int]) -> l
             f"{len(beyond)} spikes have a unit of {channels} or more, the first is in clip {clip}; "
             "training as shd or ssc refuses them."
         )
+    ssc = SOURCES["ssc"]
+    late = int((store.times_us >= ssc.steps * 10_000).sum())
+    if late > len(store.units) / 100:
+        problems.append(
+            f"{late} of {len(store.units)} spikes come after {ssc.steps / 100:g} s, where training "
+            "as shd or ssc ends (`steps` of 10 ms); are times in seconds?"
+        )
     if (store.speakers < 0).any():
         problems.append("Speakers are unknown, so no speakers can be held out for validation.")
     return problems

@@ -83,14 +83,20 @@ def load(
         for path in paths
     )
     held_out = source.valid_speakers if valid_speakers is None else tuple(valid_speakers)
-    return SpikeDataset(
+    data = SpikeDataset(
         store,
-        _choose_clips(store, split, None if own else held_out),
+        _choose_clips(source, store, split, None if own else held_out),
         dt_ms=dt_ms,
         steps=source.steps if steps is None else steps,
         channel_bin=source.channel_bin if channel_bin is None else channel_bin,
         name=f"{name} {split}",
     )
+    if data.dropped_share == 1.0:
+        raise DataError(
+            f"Every spike of {data.name} comes after {data.steps} steps of {dt_ms:g} ms",
+            remedy="Times are in seconds: look at them with snn-delays data inspect FILE.",
+        )
+    return data
 
 
 def _load_recordings(
@@ -106,7 +112,7 @@ def _load_recordings(
     """One split of Google Speech Commands."""
     if data_dir is None:
         raise DataError(
-            "gsc needs its recordings, and no data folder is given",
+            "gsc needs its recordings, and no --data-dir is given",
             remedy=how_to_get(source),
         )
     for what, given, fixed in (("dt_ms", dt_ms, 10.0), ("channel_bin", channel_bin or 1, 1)):
@@ -129,14 +135,14 @@ def _find(source: Source, split: str, data_dir: str | os.PathLike[str] | None) -
     filename = source.files[split]
     if data_dir is None:
         raise DataError(
-            f"{source.name} needs {filename} (or {filename}.gz), and no data folder is given",
+            f"{source.name} needs {filename} (or {filename}.gz), and no --data-dir is given",
             remedy=how_to_get(source),
         )
     return find_file(data_dir, filename, source.name)
 
 
 def _choose_clips(
-    store: EventStore, split: str, held_out: tuple[int, ...] | None
+    source: Source, store: EventStore, split: str, held_out: tuple[int, ...] | None
 ) -> NDArray[np.int64]:
     """The clips of a split, all where none are held out; every class must be among them."""
     chosen = np.ones(len(store), bool)
@@ -153,7 +159,13 @@ def _choose_clips(
     if (counts == 0).any():
         missing = ", ".join(store.classes[i] for i in np.flatnonzero(counts == 0)[:3])
         raise DataError(
-            f"{split} of {store.source}", "made of clips of every class", f"none of {missing}"
+            f"{split} of {store.source}",
+            "made of clips of every class",
+            f"none of {missing}",
+            ""
+            if source.classes is None
+            else f"{source.name} has {len(source.classes)} classes; "
+            "data with other ones are trained on as ssc: snn-delays data split FILE -o ssc.h5",
         )
     return np.flatnonzero(chosen)
 

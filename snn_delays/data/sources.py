@@ -153,8 +153,9 @@ def how_to_get(source: Source, data_dir: str | os.PathLike[str] | None = None) -
     """How a user comes by the files of a data set: the command, and by hand."""
     files = ", ".join(f"{name} (about {size} MB)" for name, size in source.archives.items())
     place = "a folder (--data-dir)" if data_dir is None else data_dir
+    here = "If you have it, name its folder: --data-dir DIR. " if data_dir is None else ""
     return (
-        f"Fetch it: {fetch_command(source.name, data_dir)}. Or by hand: unpack {files} from "
+        f"{here}Fetch it: {fetch_command(source.name, data_dir)}. Or by hand: unpack {files} from "
         f"{source.address} into {place}, or into a folder below it."
     )
 

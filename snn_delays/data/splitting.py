@@ -59,9 +59,12 @@ def split_file(
 
     Raises:
         DataError: `source` is bad (see `hdf5.read_events`) or has a class of fewer than three
-            clips; or a file cannot be written.
+            clips; or a file is there already, or cannot be written.
     """
     path = Path(source)
+    there = next((str(p) for s in SPLITS if (p := split_path(output, s)).exists()), None)
+    if there is not None:
+        raise DataError(f"{there} exists already", remedy="Choose another -o, or move it away.")
     with tempfile.TemporaryDirectory() as folder, unpacked(path, Path(folder)) as plain:
         store = read_events(plain, channels=LARGEST_CHANNELS, source=path.name)
     counts = np.bincount(store.labels, minlength=len(store.classes))
