@@ -93,9 +93,8 @@ def test_the_way_on_names_the_data(folder, call, tmp_path, monkeypatch):
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_train_batches", interrupted)
-    monkeypatch.setattr(study, "run_study", interrupted)
-    for command in ("train", "compare"):
+    for command, at in (("train", (training, "_run_epoch")), ("compare", (study, "run_study"))):
+        monkeypatch.setattr(*at, interrupted)
         out = tmp_path / command
         words = ("--dataset", "ssc", "--data-dir", folder, "--set", "hidden=4", "--out", out)
         code, _, err = call(command, *words)
