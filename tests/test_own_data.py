@@ -94,10 +94,11 @@ def test_the_way_on_names_the_data(folder, call, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     for command, at in (("train", (training, "_run_epoch")), ("compare", (study, "run_study"))):
-        monkeypatch.setattr(*at, interrupted)
         out = tmp_path / command
         words = ("--dataset", "ssc", "--data-dir", folder, "--set", "hidden=4", "--out", out)
-        code, _, err = call(command, *words)
+        with monkeypatch.context() as patch:
+            patch.setattr(*at, interrupted)
+            code, _, err = call(command, *words)
         assert code == 130
         hint = f"snn-delays {command} --resume --out {out} --data-dir {folder}"
         assert hint in " ".join(err.split())
