@@ -300,7 +300,7 @@ class Network(network_format.Network):
         return Engine(self)
 
     def run(self, x: np.ndarray) -> Result:
-        """See `Engine.run`."""
+        """Run whole clips `[N, steps, channels]`, clips first; see `Engine.run` and `Result`."""
         return self.engine.run(x)
 
     def start(self, batch: int = 1) -> State:
