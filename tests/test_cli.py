@@ -138,8 +138,10 @@ def test_run_reads_spike_files_too(call, trained, tmp_path):
 def test_compare_prints_a_table_and_writes_results(call, tmp_path):
     out_folder = tmp_path / "study"
     words = ["--delays", "none,learned", "--seeds", "2", "--out", out_folder, "--workers", "2"]
+    words += ["--protocol", "paper"]
     code, out, _ = call("compare", *FLAGS[:-4], "--epochs", "1", *words)
     assert code == 0
+    assert "The test set chooses the epochs (protocol paper)." in out
     assert "4 runs; 2 at a time" in out
     assert re.search(r"4/4  (none|learned), seed [01]: test .* about 0 s left", out)
     assert "test accuracy in percent, integer delays, 2 seeds" in out

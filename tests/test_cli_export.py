@@ -90,6 +90,15 @@ def test_a_package_that_is_not_installed_is_named(call, trained, monkeypatch):
     assert "This needs h5py, which is not installed: pip install h5py" in err
 
 
+def test_without_torch_a_network_is_exported_and_not_measured(call, trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "snn_delays.evaluation", None)
+    words = ["export", trained[0].network_file, "-o", tmp_path / "net.json"]
+    code, out, _ = call(*words)
+    assert code == 0
+    assert "Not measured on held-out clips" in out
+    assert load_network(tmp_path / "net.json") is not None
+
+
 def test_the_name_says_the_format(call, trained, tmp_path):
     pytest.importorskip("nir", reason="the extra `nir` is not installed")
     assert call("export", trained[0].path, "-o", tmp_path / "net.nir")[0] == 0

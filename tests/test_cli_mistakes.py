@@ -25,6 +25,8 @@ import typer
         (["run", "OUT/none.json", "OUT/x.npz", "-o", "OUT/y.npz"], "none.json"),
         (["data", "inspect", "OUT/none.h5"], "none.h5"),
         (["compare", "--delays", "none,somatic"], "--delays must be a list of"),
+        (["compare", "--delays", "fixed,fixed"], "each once; got fixed,fixed"),
+        (["compare", "--set", "delays=fixed"], "Name its arms: --delays fixed,learned."),
         (["compare", "--resume"], "--resume needs --out"),
         (["compare", "--resume", "--out", "OUT"], "holds no study"),
         (["compare", "--resume", "--out", "OUT", "--epochs", "2"], "Leave out --recipe"),

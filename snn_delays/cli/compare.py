@@ -98,6 +98,11 @@ def compare_command(
             "torchrun spreads one run of `train`, not a study",
             remedy="Call snn-delays compare without torchrun; --workers and --engine spread it.",
         )
+    if any(word.partition("=")[0].strip() == "delays" for word in settings or []):
+        raise SnnDelaysError(
+            "--set delays changes nothing in a study",
+            remedy="Name its arms: --delays fixed,learned.",
+        )
     arms = None if delays is None else delays.split(",")
     if resume:
         given = (dataset, recipe, settings, epochs, protocol)
@@ -254,6 +259,8 @@ def _print_plan(cells: Sequence[Cell], study: Study, output: Any) -> None:
         sizes = [str(cell.parameters), str(cell.synapses)]
         table.add_row(cell.arm, *values, ARMS[cell.arm].meaning, hidden, *sizes)
     output.print(table)
+    if recipe.protocol == "paper":
+        output.print("[bold red]The test set chooses the epochs (protocol paper).[/]")
 
 
 def _print_table(results: Results, seeds: int, output: Any) -> None:
