@@ -111,6 +111,10 @@ def test_biases_and_thresholds_have_bits_on_loihi2(scale_of):
     doc["layers"][0]["neuron"]["v_threshold"] = 1.5
     rough = fit(parse(doc), CHIPS["generic"], scale_of=scale_of)
     assert "7 neurons whose threshold is above 131071" in str(violations(rough, CHIPS["loihi2"])[1])
+    neuron = {"tau": 2.0, "decay_input": True, "v_threshold": 0.8}  # 1.6 in a chip
+    doc["layers"][0]["neuron"] |= neuron
+    found = violations(fit(parse(doc), CHIPS["generic"], scale_of=scale_of), CHIPS["loihi2"])
+    assert "7 neurons whose threshold is above 131071" in str(found[1])
     for before in (network, rough):
         after = fit(before, CHIPS["loihi2"], scale_of=scale_of)
         assert violations(after, CHIPS["loihi2"]) == []

@@ -113,6 +113,16 @@ def test_bad_values_are_named(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
+def test_bad_values_are_named_by_their_clip_in_every_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5, "_BLOCK", 2)
+    for clip in range(5):
+        units = [[1]] * 5
+        units[clip] = [CHANNELS]
+        path = write_raw(tmp_path / "a.h5", [[0.1]] * 5, units, [0, 1, 2, 0, 1])
+        with pytest.raises(DataError, match=rf"`spikes/units` of clip {clip} in a\.h5"):
+            read(path)
+
+
 def test_other_kinds_of_file(tmp_path):
     path = tmp_path / "a.h5"
     for content in (b"", b"not HDF5"):

@@ -120,3 +120,11 @@ def test_a_state_of_another_network_is_refused():
     for state in (None, other.start()):
         with pytest.raises(SnnDelaysError, match="`state` must be what `start` of this network"):
             engine.step(state, np.zeros((1, 5)))
+
+
+@pytest.mark.parametrize("most", [127, 128, 255, 1000])
+def test_counts_of_any_size_arrive_whole(most):
+    x = np.array([[[0, 1, most]]])
+    read = checks.read_input(True, 1e9, np.float64, x, steps=1, channels=3)
+    assert read.dtype == (np.int8 if most < 128 else np.float64)
+    np.testing.assert_array_equal(read, x)

@@ -43,6 +43,8 @@ def awake_network(recipe):
         for block in net.hidden_blocks():
             block.norm.weight.uniform_(0.5, 1.5)
             block.norm.bias.uniform_(-0.2, 0.8)
+            if block.synapses.bias is not None:
+                block.synapses.bias.uniform_(-0.5, 0.5)
     return net.eval()
 
 

@@ -56,6 +56,12 @@ def test_decay_is_on_weights_only_and_frozen_delays_are_left_alone():
     assert [p.dim() for p in groups[0]["params"]] == [3, 3]
 
 
+def test_learned_delays_have_no_decay():
+    recipe = make_recipe({"optimizer": "adamw", "weight_decay": 0.5})
+    groups = Optimisation(network(), recipe).optimisers["delays"].param_groups
+    assert [g["weight_decay"] for g in groups] == [0.0]
+
+
 def test_frozen_weights_leave_one_optimiser():
     net = network()
     freeze_weights(net)
