@@ -41,7 +41,7 @@ from snn_delays.reporting import Reporter
 from snn_delays.runs import Record, RunFolder, as_folder
 from snn_delays.summary import device_name, session, summarise
 
-LARGE_LOSS = 0.01
+MANY_LATE = 0.01
 """A share of spikes after the last step that the user is told of."""
 
 
@@ -108,7 +108,7 @@ def train(
         reporter.message(f"Reading {recipe.dataset}")
         splits = load_splits(recipe, data_dir, device)
         sizes = (splits.train.channels, len(splits.train.classes))
-        if (dropped := splits.train.dropped_share) > LARGE_LOSS:
+        if (dropped := splits.train.dropped_share) > MANY_LATE:
             length = recipe.steps * recipe.dt_ms
             reporter.message(f"Leaving out {dropped:.0%} of the spikes, those after {length:g} ms")
         together = min(recipe.batch_size, len(splits.train))

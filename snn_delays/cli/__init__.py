@@ -100,7 +100,8 @@ def _explain(error: Exception, arguments: Sequence[str]) -> tuple[int, str]:
     if hasattr(error, "format_message"):  # of the command line's own words and options
         return 2, _of_words(error.format_message(), arguments)
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("snn_delays"):
-        return 2, f"This needs {error.name}, which is not installed: pip install {error.name}"
+        package = str(error.name).partition(".")[0]
+        return 2, f"This needs {package}, which is not installed: pip install {package}"
     if isinstance(error, typer.Abort) and error.__cause__ is None:
         return 1, "The question was not answered, so nothing was done."
     if isinstance(error, OSError):

@@ -252,7 +252,7 @@ def check_classes(data: ClipDataset, classes: Sequence[str], of: str) -> None:
                 f"Label {label} of {data.name}",
                 f"{other!r}, as of {of}",
                 repr(own),
-                "Give `extra/keys` the same order in all files.",
+                "Name the classes alike, in the same order (`extra/keys` of a file).",
             )
 
 

@@ -158,14 +158,17 @@ def _choose_clips(
     counts = np.bincount(store.labels[chosen], minlength=len(store.classes))
     if (counts == 0).any():
         missing = ", ".join(store.classes[i] for i in np.flatnonzero(counts == 0)[:3])
+        remedy = ""
+        if source.classes is not None:
+            remedy = (
+                f"{source.name} has {len(source.classes)} classes; train on others as ssc: "
+                "snn-delays data split FILE -o ssc.h5"
+            )
         raise DataError(
             f"{split} of {store.source}",
             "made of clips of every class",
             f"none of {missing}",
-            ""
-            if source.classes is None
-            else f"{source.name} has {len(source.classes)} classes; "
-            "data with other ones are trained on as ssc: snn-delays data split FILE -o ssc.h5",
+            remedy,
         )
     return np.flatnonzero(chosen)
 
