@@ -89,10 +89,16 @@ def load_split(recipe: Recipe, split: str, data_dir: str | Path | None) -> ClipD
 
 
 def load_held_out(recipe: Recipe, data_dir: str | Path | None) -> ClipDataset:
-    """Data the network was not trained on, as far as there is any: test, else valid."""
+    """Data the network was not trained on: test, else valid.
+
+    Raises:
+        MissingSplitError: there is no test, and the recipe's protocol trains on valid too.
+    """
     try:
         return load_split(recipe, "test", data_dir)
     except MissingSplitError:
+        if recipe.protocol != "valid":
+            raise
         return load_split(recipe, "valid", data_dir)
 
 
@@ -149,7 +155,7 @@ def start_from(net: DelaySNN, run: str) -> None:
     net.load_state_dict(trained)
     clamp_delays(net)  # they may have another range than those of `run`
     for layer in delay_layers(net).values():
-        layer.start_delay.clamp_(0, layer.max_delay)
+        layer.start_delay.clamp_(0, layer.delay_limit)
 
 
 def load_trained(folder: RunFolder | str | Path) -> tuple[DelaySNN, Recipe, list[str]]:

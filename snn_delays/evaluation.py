@@ -55,7 +55,7 @@ def evaluate(
     The processes of a `world` take turns at the batches, and each gets all the answers.
     """
     _check_batch_size(batch_size)
-    was_training = net.training
+    modes = {module: module.training for module in net.modules()}
     net.eval()
     like = next(net.parameters())
     predictions = torch.zeros_like(data.labels)
@@ -66,7 +66,8 @@ def evaluate(
                 x, _ = data.batch(indices)
                 predictions[indices[0] : indices[-1] + 1] = net(x.to(like.dtype)).argmax(1)
     finally:
-        net.train(was_training)
+        for module, training in modes.items():
+            module.training = training
     if world is not None:
         predictions = total(predictions)
     return Evaluation(predictions.cpu(), data.labels.cpu())

@@ -231,6 +231,7 @@ def quantise(
         layer.quantised, layer.weight_bits, layer.delay_step = True, weight_bits, delay_step
         if max_delay is not None:
             layer.delay_limit = min(max_delay, layer.max_delay)
+            layer.start_delay.clamp_(0, layer.delay_limit)
         layer.clamp_delays()
 
 
@@ -273,7 +274,7 @@ class DelayStatistics:
     Attributes:
         histogram: synapses at each rounded delay ``0..max_delay``.
         share_at_zero: share of delays within half a step of 0.
-        share_at_max: share within half a step of ``max_delay``.
+        share_at_max: share within half a step of ``max_delay`` (or the quantisation's, if less).
         mean: mean delay in steps.
         mean_move: mean absolute change since initialisation, in steps.
     """
@@ -302,7 +303,7 @@ def delay_statistics(net: nn.Module) -> dict[str, DelayStatistics]:
         report[name] = DelayStatistics(
             histogram=histogram.tolist(),
             share_at_zero=float((delay <= 0.5).float().mean()),
-            share_at_max=float((delay >= layer.max_delay - 0.5).float().mean()),
+            share_at_max=float((delay >= layer.delay_limit - 0.5).float().mean()),
             mean=float(delay.mean()),
             mean_move=float((delay - layer.start_delay.cpu()).abs().mean()),
         )

@@ -53,8 +53,9 @@ class Optimisation:
                 {"params": others, "weight_decay": 0.0},
             ]
             self.optimisers["weights"] = make(groups, lr=recipe.weight_lr)
+            # a cycle of one epoch would be its end alone, where nothing moves
             self.schedules["weights"] = OneCycleLR(
-                self.optimisers["weights"], recipe.weight_lr, total_steps=recipe.epochs
+                self.optimisers["weights"], recipe.weight_lr, total_steps=max(2, recipe.epochs)
             )
         if delays:
             self.optimisers["delays"] = make(delays, lr=recipe.delay_lr, weight_decay=0.0)

@@ -15,10 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from snn_delays.assembly import load_held_out, load_trained
+from snn_delays.assembly import load_held_out, load_split, load_trained
 from snn_delays.atomic import replacing
+from snn_delays.config import Recipe
 from snn_delays.data import ClipDataset
 from snn_delays.data.variants import UNITS
+from snn_delays.errors import MissingSplitError
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers, round_delays
 from snn_delays.runs import Record, RunFolder
@@ -32,13 +34,21 @@ def plot_run(folder: RunFolder, data_dir: str | Path | None = None) -> list[Path
     figures = {
         "curves.png": curves(folder.read_metrics()),
         "delays.png": delay_histograms(net),
-        "raster.png": raster(net, load_held_out(recipe, data_dir), 0, classes),
+        "raster.png": raster(net, _clips(recipe, data_dir), 0, classes),
     }
     paths = []
     for name, figure in figures.items():
         save_figure(figure, folder.plots / name)
         paths.append(folder.plots / name)
     return paths
+
+
+def _clips(recipe: Recipe, data_dir: str | Path | None) -> ClipDataset:
+    """Clips to show: held-out ones, or where there are none some that were trained on."""
+    try:
+        return load_held_out(recipe, data_dir)
+    except MissingSplitError:
+        return load_split(recipe, "valid", data_dir)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -116,7 +116,7 @@ def train(
         memory.refuse_too_large(recipe, *sizes, clips, device, limit)
         torch.manual_seed(_seed(recipe.seed, 0))
         net = network_from_recipe(recipe, *sizes).to(device)
-        if recipe.init is not None:
+        if recipe.init is not None and not (resume and folder.checkpoint_file.is_file()):
             start_from(net, recipe.init)
         progress, seconds = _train_epochs(net, splits, recipe, folder, resume, reporter, world)
         reporter.message("Testing the chosen network")
@@ -246,7 +246,9 @@ def _train_batches(
     device = next(net.parameters()).device
     position = keeper.progress.position
     if position is None:
-        position = keeper.progress.position = Position.first(net, device)
+        position = Position.first(net, device)
+        position.keep_random(device)  # whenever the run is stopped, it has them
+        keeper.progress.position = position
     position.restore_random(device)
     sums, began, earlier = position.sums, time.perf_counter(), position.seconds
     for number in range(position.batches, len(order)):

@@ -113,6 +113,15 @@ def test_bad_values_are_named(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
+def test_a_label_alone_cannot_ask_for_millions_of_classes(tmp_path):
+    path = write_raw(tmp_path / "a.h5", TIMES, UNITS, LABELS, extra__keys=None)
+    with h5py.File(path, "a") as file:
+        del file["labels"]
+        file["labels"] = np.array([0, 1, 20_000_000])
+    with pytest.raises(DataError, match=r"`labels` of a\.h5 must be below 65536; got 20000000"):
+        read_events(path, channels=CHANNELS)
+
+
 def test_bad_values_are_named_by_their_clip_in_every_block(tmp_path, monkeypatch):
     monkeypatch.setattr(hdf5, "_BLOCK", 2)
     for clip in range(5):

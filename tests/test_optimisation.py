@@ -56,6 +56,12 @@ def test_decay_is_on_weights_only_and_frozen_delays_are_left_alone():
     assert [p.dim() for p in groups[0]["params"]] == [3, 3]
 
 
+def test_the_only_epoch_of_a_run_moves_its_weights():
+    rates = walk(make_recipe({"epochs": 1}), network())
+    assert rates[0]["weights"] >= 2e-4
+    assert rates[0]["delays"] == 0.1
+
+
 def test_learned_delays_have_no_decay():
     recipe = make_recipe({"optimizer": "adamw", "weight_decay": 0.5})
     groups = Optimisation(network(), recipe).optimisers["delays"].param_groups

@@ -48,6 +48,35 @@ def test_a_finished_run_is_not_tested_again_and_keeps_its_commit(tmp_path, call,
     stays_as_it_was(call, folder)
 
 
+def test_a_run_stopped_as_an_epoch_begins_goes_on_exactly(tmp_path, monkeypatch):
+    recipe, folder = tiny_recipe(epochs=3, dropout=0.3), RunFolder(tmp_path / "run")
+    restore, calls = training.Position.restore_random, []
+
+    def stopped(position, device):
+        calls.append(position)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        restore(position, device)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Position, "restore_random", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(recipe, folder)
+    training.train(recipe, folder, resume=True)
+    whole, _ = tiny_run(tmp_path / "whole", epochs=3, dropout=0.3)
+    losses = [[r["train_loss"] for r in f.read_metrics()] for f in (folder, whole)]
+    assert losses[0] == losses[1]
+
+
+def test_a_stopped_run_needs_no_longer_the_one_it_began_from(tmp_path):
+    first, _ = tiny_run(tmp_path / "first", epochs=1)
+    recipe, folder = tiny_recipe(epochs=2, init=str(first.path)), RunFolder(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        training.train(recipe, folder, reporter=StopAfter(1))
+    shutil.rmtree(first.path)
+    assert training.train(recipe, folder, resume=True)["epochs"] == 2
+
+
 def test_a_run_names_all_the_code_that_trained_it(tmp_path, monkeypatch):
     recipe, folder = tiny_recipe(epochs=3), RunFolder(tmp_path / "run")
     for number, commit in enumerate(("first", "second", "second")):

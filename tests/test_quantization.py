@@ -22,7 +22,7 @@ from snn_delays.functional import (
     quantised_weight,
     round_delay,
 )
-from snn_delays.nn import DelayLinear, quantise, round_delays
+from snn_delays.nn import DelayLinear, delay_statistics, quantise, round_delays
 from snn_delays.runs import RunFolder
 
 TABLE = {"weight_bits": 3, "max_delay": 13, "delay_step": 2}
@@ -173,3 +173,13 @@ def test_another_shape_cannot_be_started_from(call, trained, tmp_path):
     code, _, err = call("train", "--init", tmp_path / "none", "--out", tmp_path / "run2")
     assert code == 2
     assert "is not a run folder" in err
+
+
+def test_delays_that_were_not_trained_have_not_moved_whatever_their_limit():
+    torch.manual_seed(0)
+    layer = DelayLinear(20, 30, max_delay=24)
+    quantise(layer, max_delay=6)
+    found = delay_statistics(layer)
+    (statistics,) = found.values()
+    assert statistics.mean_move == 0
+    assert statistics.share_at_max == pytest.approx(0.77, abs=0.06)  # 18.5 of 24 steps

@@ -112,6 +112,34 @@ def test_evaluation_never_changes_the_trained_network(trained):
     assert all(torch.equal(before[n], t) for n, t in net.state_dict().items())
 
 
+def test_evaluation_leaves_every_module_in_its_mode(trained):
+    net, recipe, _ = load_trained(trained[0])
+    net.train()
+    net.hidden_blocks()[0].norm.eval()  # frozen statistics
+    modes = [module.training for module in net.modules()]
+    evaluate(net, load_split(recipe, "valid", None))
+    assert [module.training for module in net.modules()] == modes
+    assert set(modes) == {True, False}
+
+
+@pytest.mark.parametrize(("protocol", "split"), [("valid", "valid"), ("last", None)])
+def test_without_test_data_only_clips_that_were_not_trained_on_are_held_out(
+    monkeypatch, protocol, split
+):
+    def without_test(name, split, **_):
+        if split == "test":
+            raise MissingSplitError("there is no test")
+        return split
+
+    monkeypatch.setattr(assembly.sdata, "load", without_test)
+    recipe = tiny_recipe(protocol=protocol)
+    if split is None:
+        with pytest.raises(MissingSplitError, match="there is no test"):
+            assembly.load_held_out(recipe, None)
+    else:
+        assert assembly.load_held_out(recipe, None) == split
+
+
 @pytest.mark.parametrize("delays", ["fixed", "none"])
 def test_other_arms_train_and_leave_their_delays_alone(tmp_path, delays):
     _, summary = tiny_run(tmp_path / "run", delays=delays)

@@ -179,10 +179,14 @@ def _run(jobs: list[Job], folder: Path, engine: Engine, quiet: bool, output: Any
     missing = [job for job in jobs if finished_summary(job) is None]
     if not quiet:
         done = "" if len(missing) == len(jobs) else f", {len(jobs) - len(missing)} done before"
-        seconds = expected_seconds(missing, engine.workers, engine.threads)
+        try:
+            seconds = expected_seconds(missing, engine.workers, engine.threads)
+            time_needed = f"about {duration(seconds)}"
+        except SnnDelaysError:  # of a run that cannot be; the others can
+            time_needed = "time unknown"
         output.print(
             f"{len(jobs)} runs{done}; {engine.workers} at a time, threads each: {engine.threads}; "
-            f"about {duration(seconds)} → {folder}"
+            f"{time_needed} → {folder}"
         )
     with _Progress(output, len(missing), engine.workers, quiet) as progress:
         try:

@@ -24,6 +24,7 @@ from snn_delays.data.heap import check_ragged
 from snn_delays.errors import DataError, DataWriteError
 
 _BLOCK = 1024  # clips read and checked at a time, which bounds the memory needed
+_MOST_CLASSES = 1 << 16  # labels are written as 16 bits
 _WRITE_LIMIT_US = 16_000_000  # float32 seconds resolve single microseconds below 16 s
 _SMALL, _LARGEST_RATIO = 1 << 26, 100  # a .gz may unpack to 64 MiB, or to so many times its size
 _UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, SystemError)
@@ -189,7 +190,10 @@ def _column(
 
 def _own_classes(file: h5py.File, labels: NDArray[np.int64], source: str) -> tuple[str, ...]:
     if "extra/keys" not in file:
-        return tuple(str(label) for label in range(max(0, int(labels.max())) + 1))
+        last = max(0, int(labels.max()))
+        if last >= _MOST_CLASSES:
+            raise DataError(f"`labels` of {source}", f"below {_MOST_CLASSES}", last)
+        return tuple(str(label) for label in range(last + 1))
     try:
         return tuple(
             key.decode("utf-8") if isinstance(key, bytes) else str(key)
