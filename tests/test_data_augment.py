@@ -252,3 +252,10 @@ def test_indices_on_the_cpu_tell_how_many_events_there_are(monkeypatch):
     monkeypatch.setattr(SpikeDataset, "_total", lambda self, i: asked.append(i.device.type))
     augmented_batch(DATA, ALL, 0, channel_shift=1)
     assert asked == ["cpu"]
+
+
+def test_spikes_moved_to_the_very_beginning_count_and_those_before_it_are_gone():
+    times = torch.tensor([-1, 0, 1, 5], dtype=torch.int32)
+    units, rows = torch.zeros(4, dtype=torch.int16), torch.zeros(4, dtype=torch.int32)
+    moved = Events(torch.full((4,), 7, dtype=torch.int32), units, rows).at(times)
+    assert moved.times_us.tolist() == [GONE_US, 0, 1, 5]

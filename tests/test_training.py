@@ -15,6 +15,7 @@ from snn_delays.errors import MissingSplitError, RunError, TrainingError
 from snn_delays.evaluation import evaluate
 from snn_delays.nn import delay_layers, round_delays
 from snn_delays.optimisation import Optimisation
+from snn_delays.progress import Progress
 from snn_delays.reporting import Reporter
 from snn_delays.runs import RunFolder
 
@@ -316,6 +317,15 @@ def test_every_epoch_has_an_order_of_its_own_and_the_mean_loss_of_its_clips(tmp_
         sizes = [len(indices) for indices in order]
         assert sizes == [700, 700, 520]
         assert record["train_loss"] == pytest.approx(np.average(values, weights=sizes), rel=1e-6)
+
+
+def test_of_equal_epochs_the_first_is_kept():
+    progress, splits = Progress(), SimpleNamespace(choosing="valid")
+    best = []
+    for accuracy in (0.5, 0.5, 0.6, 0.6, 0.5):
+        progress.history.append({"valid_accuracy": accuracy})
+        best.append(training._is_best(progress, splits))
+    assert best == [True, False, True, False, False]
 
 
 def test_the_network_of_the_chosen_epoch_is_kept_and_not_the_last(tmp_path, monkeypatch):
