@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.autograd.function import once_differentiable
 
 from snn_delays.checks import under_autocast
@@ -142,7 +143,13 @@ if hasattr(os, "register_at_fork"):
 
 @cache
 def _shortened_is_float32() -> bool:
-    """Compare one product that may be shortened with float64, once per process."""
+    """Compare one product that may be shortened with float64, once per process; also in tracing."""
+    with unset_fake_temporarily():
+        return _largest_error() <= _LARGEST_RELATIVE_ERROR
+
+
+def _largest_error() -> float:
+    """Of shortened products, relative to the largest value."""
     a, b = (
         torch.randn(256, 256, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
         for seed in (0, 1)
@@ -154,4 +161,4 @@ def _shortened_is_float32() -> bool:
     finally:
         _shortening.leave()
     error = max(float((p.double() - exact).abs().max()) for p in products)
-    return error <= _LARGEST_RELATIVE_ERROR * float(exact.abs().max())
+    return error / float(exact.abs().max())
