@@ -1,9 +1,7 @@
 """Training end to end on the built-in task: files, protocols, resume, faults, determinism."""
 
 import json
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from tiny import tiny_recipe, tiny_run
@@ -14,8 +12,6 @@ from snn_delays.checkpoint import load_tensors
 from snn_delays.errors import MissingSplitError, RunError, TrainingError
 from snn_delays.evaluation import evaluate
 from snn_delays.nn import delay_layers, round_delays
-from snn_delays.optimisation import Optimisation
-from snn_delays.progress import Progress
 from snn_delays.reporting import Reporter
 from snn_delays.runs import RunFolder
 
@@ -293,83 +289,6 @@ def test_gradient_clipping_and_options_train(tmp_path):
         epochs=1,
     )
     assert summary["synapses"] == 2 * (40 * 8 + 8 * 10)
-
-
-def test_every_epoch_has_an_order_of_its_own_and_the_mean_loss_of_its_clips(tmp_path, monkeypatch):
-    orders, losses = [[], []], [[], []]
-    batch, backward = training._training_batch, training.backward
-
-    def seen(data, indices, recipe, epoch, *others):
-        orders[epoch].append(indices)
-        return batch(data, indices, recipe, epoch, *others)
-
-    def lost(*words):
-        losses[len(orders[1]) > 0].append(float(backward(*words)))
-        return torch.tensor(losses[len(orders[1]) > 0][-1])
-
-    monkeypatch.setattr(training, "_training_batch", seen)
-    monkeypatch.setattr(training, "backward", lost)
-    folder, _ = tiny_run(tmp_path / "run", batch_size=700)
-    first, second = (torch.cat(order) for order in orders)
-    assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(1920))
-    assert first.tolist() != second.tolist()
-    for record, order, values in zip(folder.read_metrics(), orders, losses, strict=True):
-        sizes = [len(indices) for indices in order]
-        assert sizes == [700, 700, 520]
-        assert record["train_loss"] == pytest.approx(np.average(values, weights=sizes), rel=1e-6)
-
-
-def test_of_equal_epochs_the_first_is_kept():
-    progress, splits = Progress(), SimpleNamespace(choosing="valid")
-    best = []
-    for accuracy in (0.5, 0.5, 0.6, 0.6, 0.5):
-        progress.history.append({"valid_accuracy": accuracy})
-        best.append(training._is_best(progress, splits))
-    assert best == [True, False, True, False, False]
-
-
-def test_the_network_of_the_chosen_epoch_is_kept_and_not_the_last(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_is_best", lambda progress, _: len(progress.history) == 1)
-    states = []
-
-    class Measured(Reporter):
-        def measured(self, record, net):
-            states.append({name: value.clone() for name, value in net.state_dict().items()})
-
-    folder = RunFolder(tmp_path / "run")
-    summary = training.train(tiny_recipe(), folder, reporter=Measured())
-    kept = load_trained(folder)[0].state_dict()
-    assert all(torch.equal(kept[name], value) for name, value in states[0].items())
-    assert not torch.equal(kept["readout.weight"], states[1]["readout.weight"])
-    assert summary["chosen_epoch"] == 1
-    assert summary["train_loss"] == folder.read_metrics()[0]["train_loss"]
-
-
-def test_live_and_rounded_accuracy_are_not_mixed_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "round_delays", lambda net: "rounded")
-
-    def evaluated(net, *_):
-        return SimpleNamespace(accuracy=0.25 if net == "rounded" else 0.75)
-
-    monkeypatch.setattr(training, "evaluate", evaluated)
-    folder, _ = tiny_run(tmp_path / "run", epochs=1)
-    record = folder.read_metrics()[0]
-    assert (record["valid_accuracy"], record["valid_accuracy_live"]) == (0.25, 0.75)
-
-
-@pytest.mark.parametrize("limit", [None, 1e-3])
-def test_gradients_are_clipped_to_their_norm(tmp_path, monkeypatch, limit):
-    norms, step = [], Optimisation.step
-
-    def measured(self, *words):
-        groups = [g for o in self.optimisers.values() for g in o.param_groups]
-        gradients = [p.grad for group in groups for p in group["params"]]
-        norms.append(float(torch.nn.utils.get_total_norm(gradients)))
-        return step(self, *words)
-
-    monkeypatch.setattr(Optimisation, "step", measured)
-    tiny_run(tmp_path / "run", epochs=1, clip_norm=limit)
-    assert (max(norms) <= 1.001e-3) == (limit is not None)
 
 
 def test_a_run_to_start_from_is_kept_within_the_delays_allowed(trained):
