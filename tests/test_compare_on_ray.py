@@ -1,5 +1,6 @@
 """Jobs on a Ray cluster of two nodes, one of which is killed; archives of run folders."""
 
+import contextlib
 import io
 import os
 import socket
@@ -70,25 +71,25 @@ def busy_workers(node):
 
 def wait_until_busy(node):
     end = time.monotonic() + 60
-    while not busy_workers(node):
+    while not (found := busy_workers(node)):
         assert time.monotonic() < end, "no task came to the second node"
         time.sleep(0.05)
+    return found
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
 @pytest.mark.slow
 def test_a_node_killed_in_the_middle_loses_nothing(cluster, tmp_path):
-    recipes = [tiny_recipe(seed=seed, epochs=3) for seed in range(3)]
+    long = 30  # so that both nodes are busy when the short run is back
+    recipes = [tiny_recipe(seed=seed, epochs=e) for seed, e in enumerate((3, long, long))]
     jobs = [Job(r, tmp_path / f"learned-seed{r.seed}", None, "cpu", "learned") for r in recipes]
-    results = run_on_ray(jobs, cluster.address, 1)
-    first, summary = next(results)
-    before = files_below(first.folder)
-    assert before.keys() >= {"summary.json", "metrics.jsonl", "last.ckpt", "plots/raster.png"}
-    wait_until_busy(cluster.second)
-    lost = busy_workers(cluster.second)
-    cluster.remove_node(cluster.second, allow_graceful=False)
-    done = {first: summary, **dict(results)}
-    assert lost
+    with contextlib.closing(run_on_ray(jobs, cluster.address, 1)) as results:
+        first, summary = next(results)
+        before = files_below(first.folder)
+        assert before.keys() >= {"summary.json", "metrics.jsonl", "last.ckpt", "plots/raster.png"}
+        assert wait_until_busy(cluster.second)
+        cluster.remove_node(cluster.second, allow_graceful=False)
+        done = {first: summary, **dict(results)}
     assert set(done) == set(jobs)
     assert files_below(first.folder) == before
     for job, result in done.items():
