@@ -144,8 +144,8 @@ class Recipe(BaseModel):
     def _no_truth_for_numbers(cls, fields: Any) -> Any:
         """pydantic would read `seed = true` as 1."""
         for key, value in fields.items():
-            if isinstance(value, bool) and cls.model_fields[key].annotation is not bool:
-                raise ValueError(f"`{key}` must not be true or false; got {value}")
+            if cls.model_fields[key].annotation is not bool:
+                _refuse_truth(key, value)
         return fields
 
     @model_validator(mode="after")
@@ -182,6 +182,17 @@ class Recipe(BaseModel):
             elif value is not None:
                 lines.append(f"{key} = {json.dumps(value)}")
         return "\n".join(lines) + "\n"
+
+
+def _refuse_truth(key: str, value: Any) -> None:
+    """Refuse true and false as a value, or inside its list or table."""
+    if isinstance(value, bool):
+        raise ValueError(f"`{key}` must not be true or false; got {value}")
+    inside = value.items() if isinstance(value, dict) else ()
+    for name, inner in inside:
+        _refuse_truth(f"{key}.{name}", inner)
+    for inner in value if isinstance(value, list | tuple) else ():
+        _refuse_truth(key, inner)
 
 
 def recipe_names() -> list[str]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from snn_delays.errors import SnnDelaysError, TrainingError
 from snn_delays.signals import at_once
+from snn_delays.threads import core_count
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for another that is alive but does not answer."""
@@ -186,20 +187,13 @@ def joined(device: str) -> Iterator[World]:
         place = torch.device("cuda", local)
         torch.cuda.set_device(place)
     if os.environ.get("OMP_NUM_THREADS", "1") == "1":
-        torch.set_num_threads(max(1, _cores() // beside))
+        torch.set_num_threads(max(1, core_count() // beside))
     with at_once():  # nothing is lost yet, and torchrun would wait half a minute for us to end
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield World(dist.get_rank(), dist.get_world_size(), place)
     finally:
         dist.destroy_process_group()
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _all_reduce(value: Tensor, operation: Any = dist.ReduceOp.SUM) -> None:

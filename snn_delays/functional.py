@@ -187,11 +187,11 @@ def integer_weight(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """
     _check_weight(weight)
     check_whole("bits", bits, 2, MAX_WEIGHT_BITS)
-    weight = weight.detach()
-    size = weight.abs().amax((1, 2))
+    exact = weight.detach().double()  # so that an export in float64 gives the same integers
+    size = exact.abs().amax((1, 2))
     scale = torch.where(size > 0, size, torch.ones_like(size)) / (2 ** (bits - 1) - 1)
-    scale.clamp_(min=torch.finfo(scale.dtype).tiny)
-    return (weight / scale[:, None, None]).round(), scale
+    scale.clamp_(min=torch.finfo(torch.float32).tiny)
+    return (exact / scale[:, None, None]).round().to(weight.dtype), scale.to(weight.dtype)
 
 
 def quantised_weight(weight: Tensor, bits: int) -> Tensor:

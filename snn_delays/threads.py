@@ -1,4 +1,4 @@
-"""Compiled loops, spread over as many threads as torch uses.
+"""Cores and threads: compiled loops, spread over as many threads as torch uses.
 
 The loops release the interpreter lock; each thread has a range of its own, of clips or of columns.
 """
@@ -13,6 +13,13 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def runs_compiled(x: torch.Tensor) -> bool:

@@ -43,12 +43,13 @@ def cluster():
     pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
     from ray.cluster_utils import Cluster
 
-    quick = {f"health_check_{k}": v for k, v in (("period_ms", 300), ("failure_threshold", 3))}
+    system = {f"health_check_{k}": v for k, v in (("period_ms", 300), ("failure_threshold", 3))}
+    system["worker_niceness"] = 0  # else other tests leave them no time
     small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("OMP_NUM_THREADS", "1")
-        cluster = Cluster(True, head_node_args=small | {"_system_config": quick})
+        cluster = Cluster(True, head_node_args=small | {"_system_config": system})
         cluster.second = cluster.add_node(**small)
         yield cluster
         cluster.shutdown()
@@ -80,7 +81,7 @@ def wait_until_busy(node):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
 @pytest.mark.slow
 def test_a_node_killed_in_the_middle_loses_nothing(cluster, tmp_path):
-    long = 30  # so that both nodes are busy when the short run is back
+    long = 20  # so that both nodes are busy when the short run is back
     recipes = [tiny_recipe(seed=seed, epochs=e) for seed, e in enumerate((3, long, long))]
     jobs = [Job(r, tmp_path / f"learned-seed{r.seed}", None, "cpu", "learned") for r in recipes]
     with contextlib.closing(run_on_ray(jobs, cluster.address, 1)) as results:

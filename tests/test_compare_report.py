@@ -133,6 +133,20 @@ def test_more_or_less_is_of_the_seeds_that_both_arms_have():
     assert "Some runs are missing" in " ".join(warnings(results))
 
 
+def test_arms_with_unequal_numbers_of_seeds():
+    ten = [0.5 + k / 1000 for k in range(10)]
+    results = results_of({"none": [0.1], "fixed": [s - 0.2 for s in ten], "learned": ten})
+    assert "corrected p = 0.002" in verdict(results, ())  # the other pairs have no p
+    found = warnings(results)
+    assert found[0].startswith("One seed of none: there is no spread")
+    assert "Some runs are missing" in found[1]
+    assert len(found) == 2
+    few = results_of({"none": ten[:3], "fixed": ten, "learned": [0.8, *ten[1:]]}, (("tau", "2"),))
+    assert "With 3 seeds the permutation test cannot give less than p = 0.75" in warnings(few)[0]
+    lone = results_of({"none": [0.1], "learned": ten}, (("tau", "2"),))
+    assert warnings(lone)[0].startswith("One seed of none at tau=2: ")
+
+
 def test_an_interval_without_width_is_warned_of():
     alike = results_of({"none": [0.1, 0.1], "learned": [1.0, 1.0]})
     assert "without width" in " ".join(warnings(alike))

@@ -48,6 +48,8 @@ def test_overrides_are_toml_values_or_plain_words():
         ("hidden=4,0", r"`hidden.1`: .*greater than or equal to 1"),
         ("sigma_floor=1e-25", "`sigma_floor`: .*greater than or equal to 0.001"),
         ("seed=true", "`seed` must not be true or false"),
+        ("hidden=true,8", "`hidden` must not be true or false"),
+        ("augment.noise=true", "`augment.noise` must not be true or false"),
         ('name="\U0001f600"', "`name`: string should match pattern"),
         ("sigma_floor=99", "sigma_floor must be at most sigma_start"),
         ("learn_weights=false delays=none", "learn_weights = false leaves nothing to learn"),

@@ -139,13 +139,13 @@ def test_shifted_frames_against_a_loop():
     again = generator(4)
     in_time = torch.randint(-3, 4, (5,), generator=again)
     in_channel = torch.randint(-2, 3, (5,), generator=again)
-    expected = torch.zeros_like(x)
+    expected = torch.full_like(x, torch.nan)
     for t in range(7):
         for n in range(5):
             for c in range(6):
-                to_t, to_c = t + int(in_time[n]), c + int(in_channel[n])
-                if 0 <= to_t < 7 and 0 <= to_c < 6:
-                    expected[to_t, n, to_c] = x[t, n, c]
+                from_t = min(max(t - int(in_time[n]), 0), 6)
+                from_c = min(max(c - int(in_channel[n]), 0), 5)
+                expected[t, n, c] = x[from_t, n, from_c]
     assert torch.equal(moved, expected)
     assert len(set(in_time.tolist())) > 1
 

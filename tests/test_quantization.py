@@ -44,6 +44,17 @@ def test_integers_and_scale_are_nearest(bits, seed):
             assert abs(q * size / largest - w) <= size / largest / 2 * (1 + 1e-12)
 
 
+@given(bits=st.integers(2, 24), seed=st.integers(0, 99))
+def test_integers_do_not_depend_on_the_dtype(bits, seed):
+    torch.manual_seed(seed)
+    weight = torch.randn(4, 64, 4)
+    integers, scale = integer_weight(weight, bits)
+    exact, exact_scale = integer_weight(weight.double(), bits)
+    assert integers.dtype == scale.dtype == torch.float32
+    assert torch.equal(integers.double(), exact)
+    assert torch.equal(scale, exact_scale.float())
+
+
 @given(step=st.integers(1, 9), limit=st.integers(0, 30), delay=st.floats(0, 30))
 def test_delays_go_to_the_nearest_multiple(step, limit, delay):
     rounded = round_delay(torch.tensor(delay, dtype=torch.float64), limit, step).item()

@@ -47,7 +47,8 @@ def choose_engine(
         SnnDelaysError: options that do not go together; no Ray, or no cluster.
     """
     from snn_delays.assembly import check_device
-    from snn_delays.compare.workers import core_count, run_locally
+    from snn_delays.compare.workers import run_locally
+    from snn_delays.threads import core_count
 
     if name == EngineName.ray:
         from snn_delays.compare.on_ray import cluster_cores, run_on_ray

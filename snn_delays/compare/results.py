@@ -80,8 +80,8 @@ class Comparison:
         first, second: the cells; the first answers more right.
         seeds: with which both have a finished run.
         difference: first minus second.
-        corrected: Holm's p for the pairs of the setting.
-        smallest: the least that a corrected p of this pair could be, were its p the smallest.
+        corrected: Holm's p for the pairs of the setting; None for a single seed.
+        pairs: how many of the setting have a p.
     """
 
     first: CellResult
@@ -89,7 +89,12 @@ class Comparison:
     seeds: int
     difference: Difference
     corrected: float | None
-    smallest: float
+    pairs: int
+
+    @property
+    def smallest(self) -> float:
+        """The least that the corrected p could be, were this pair's p the smallest."""
+        return min(1.0, self.pairs * self.difference.smallest_p)
 
 
 @dataclass(frozen=True)
@@ -122,10 +127,8 @@ class Results:
                 difference = paired(first.right(seeds), second.right(seeds))
                 found.append((first, second, len(seeds), difference))
         corrected = holm([difference.p for *_, difference in found])
-        return [
-            Comparison(*facts, p, smallest=min(1.0, len(found) * facts[-1].smallest_p))
-            for facts, p in zip(found, corrected, strict=True)
-        ]
+        pairs = sum(p is not None for p in corrected)
+        return [Comparison(*facts, p, pairs) for facts, p in zip(found, corrected, strict=True)]
 
 
 def collect(cells: Sequence[Cell], finished: Sequence[tuple[Job, Record]]) -> Results:

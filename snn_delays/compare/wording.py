@@ -6,7 +6,7 @@ import numpy as np
 
 from snn_delays.compare.jobs import Setting
 from snn_delays.compare.results import CellResult, Comparison, Results
-from snn_delays.compare.statistics import Spread, seeds_for, smallest_p
+from snn_delays.compare.statistics import Spread, seeds_for
 from snn_delays.config import Recipe, changes, load_recipe
 
 _NAMES = {
@@ -144,19 +144,32 @@ def _against(comparison: Comparison, asked: CellResult) -> str:
     return f"{words} ({facts}){', which may be chance' if chance else ''}"
 
 
+def _arms_text(found: list[CellResult]) -> str:
+    """`learned, fixed at tau=2`."""
+    cells = [result.cell for result in found]
+    return ", ".join(
+        f"{cell.arm} at {setting_text(cell.setting)}" if cell.setting else cell.arm
+        for cell in cells
+    )
+
+
 def warnings(results: Results) -> list[str]:
     """What makes the figures weaker than they look."""
-    seeds = min(len(result.summaries) for result in results.cells)
     found = []
-    pairs = max(len(results.comparisons(setting)) for setting in results.settings())
-    least = min(1.0, pairs * smallest_p(seeds))
-    if seeds == 1:
-        found.append("One seed: there is no spread, no interval and no test. Run more seeds.")
-    elif least > _SIGNIFICANT:
+    alone = [result for result in results.cells if len(result.summaries) == 1]
+    if alone:
+        whose = "" if len(alone) == len(results.cells) else f" of {_arms_text(alone)}"
         found.append(
-            f"With {seeds} seeds the permutation test cannot give less than p = {least:.2g}, "
-            f"corrected for the number of pairs ({pairs}), however large a difference is: look at "
-            f"the intervals, or run at least {seeds_for(_SIGNIFICANT, pairs)} seeds."
+            f"One seed{whose}: there is no spread, no interval and no test. Run more seeds."
+        )
+    pairs = [c for setting in results.settings() for c in results.comparisons(setting)]
+    tested = [c for c in pairs if c.corrected is not None]
+    if tested and (worst := max(tested, key=lambda c: c.smallest)).smallest > _SIGNIFICANT:
+        found.append(
+            f"With {worst.seeds} seeds the permutation test cannot give less than "
+            f"p = {worst.smallest:.2g}, corrected for the number of pairs ({worst.pairs}), however "
+            "large a difference is: look at the intervals, or run at least "
+            f"{seeds_for(_SIGNIFICANT, worst.pairs)} seeds."
         )
     if any(r.rounded.interval and np.ptp(r.rounded.interval) == 0 for r in results.cells):
         found.append(

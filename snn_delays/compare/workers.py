@@ -23,13 +23,6 @@ from snn_delays.signals import Signals
 _PATIENCE_SECONDS = 10.0
 
 
-def core_count() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def run_locally(jobs: Sequence[Job], workers: int, threads: int) -> Iterator[tuple[Job, Result]]:
     """Run jobs in `workers` processes of `threads` threads each; yield each job as it ends.
 

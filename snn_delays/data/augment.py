@@ -69,7 +69,7 @@ def add_noise(
 
 
 def shift_frames(x: Tensor, steps: int, channels: int, generator: Generator) -> Tensor:
-    """Move each clip of frames by up to so many steps and channels; zeros (the mean) fill in.
+    """Move each clip of frames by up to so many steps and channels; its edges are repeated.
 
     Shape:
         `[T, N, C] -> [T, N, C]`.
@@ -80,8 +80,7 @@ def shift_frames(x: Tensor, steps: int, channels: int, generator: Generator) -> 
     t = torch.arange(length, device=x.device)[:, None, None] - in_time[None, :, None]
     c = torch.arange(width, device=x.device)[None, None, :] - in_channel[None, :, None]
     n = torch.arange(samples, device=x.device)[None, :, None]
-    inside = (t >= 0) & (t < length) & (c >= 0) & (c < width)
-    return x[t.clamp(0, length - 1), n, c.clamp(0, width - 1)] * inside
+    return x[t.clamp(0, length - 1), n, c.clamp(0, width - 1)]
 
 
 def cut_mix(

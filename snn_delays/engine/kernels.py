@@ -147,13 +147,14 @@ def fire(total, stride, membrane, spikes):
     voltage = np.empty(NEURON_TILE, total.dtype)
     nearest = np.full(NEURON_TILE, np.inf, total.dtype)
     awake = np.zeros(NEURON_TILE, total.dtype)
-    spike_count = 0
+    spike_count, updates = 0, 0
     for first in range(0, outputs, NEURON_TILE):
         width = min(NEURON_TILE, outputs - first)
         for j in range(width):
             for t in range(steps):
                 current[t, j] = total[(first + j) * stride + t]
         voltage[:] = rest
+        awake[:] = 0  # counted in the dtype of the currents, which is quicker
         for t in range(steps):
             now = current[t]
             fired = spikes[t, first : first + width]
@@ -169,7 +170,9 @@ def fire(total, stride, membrane, spikes):
                 nearest[j] = distance if distance < nearest[j] else nearest[j]
             for j in range(width):
                 spike_count += fired[j]
-    return spike_count, np.int64(awake.sum()), nearest.min()
+        for j in range(width):
+            updates += np.int64(awake[j])
+    return spike_count, updates, nearest.min()
 
 
 @compiled
