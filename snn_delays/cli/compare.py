@@ -20,63 +20,73 @@ if TYPE_CHECKING:
     from snn_delays.compare.jobs import Job, Result
     from snn_delays.compare.plan import Cell, Study
     from snn_delays.compare.results import Results
+    from snn_delays.compare.study import Outcome
 
 _ARMS = "none,fixed,learned"
 _SEEDS = 3
+
+ArmsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--delays",
+        help="Arms, separated by commas: none, matched (none, wider), fixed, fixed-matched, "
+        f"delays-only, learned, axonal, dendritic. Default: {_ARMS}.",
+    ),
+]
+SeedsOption = Annotated[
+    int | None, typer.Option("--seeds", help=f"Runs of each arm. Default: {_SEEDS}.")
+]
+AxisOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--axis",
+        metavar="FIELD=V1,V2,...",
+        help="Every arm at each of these values of a recipe field, too; repeatable.",
+    ),
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Folder. Default: runs/compare-<dataset>-<time>.")
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on with the study in --out: only what is missing, then the report."
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Runs at a time, each in a process of its own. Default: one for each core; one on "
+        "a GPU.",
+    ),
+]
+EngineOption = Annotated[
+    EngineName, typer.Option("--engine", help="Where runs happen: here, or on a Ray cluster.")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help="With --engine ray: HOST:PORT. Default: the cluster of this machine."
+    ),
+]
 
 
 def compare_command(
     dataset: opt.DatasetOption = None,
     recipe: opt.RecipeOption = None,
     settings: opt.SetOption = None,
-    delays: Annotated[
-        str | None,
-        typer.Option(
-            "--delays",
-            help="Arms, separated by commas: none, matched (none, wider), fixed, fixed-matched, "
-            f"delays-only, learned, axonal, dendritic. Default: {_ARMS}.",
-        ),
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option("--seeds", help=f"Runs of each arm. Default: {_SEEDS}.")
-    ] = None,
-    axis: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--axis",
-            metavar="FIELD=V1,V2,...",
-            help="Every arm at each of these values of a recipe field, too; repeatable.",
-        ),
-    ] = None,
+    delays: ArmsOption = None,
+    seeds: SeedsOption = None,
+    axis: AxisOption = None,
     epochs: opt.EpochsOption = None,
     data_dir: opt.DataDirOption = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder. Default: runs/compare-<dataset>-<time>.")
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on with the study in --out: only what is missing, then the report."
-        ),
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            min=1,
-            help="Runs at a time, each in a process of its own. Default: one for each core; one on "
-            "a GPU.",
-        ),
-    ] = None,
-    engine: Annotated[
-        EngineName, typer.Option("--engine", help="Where runs happen: here, or on a Ray cluster.")
-    ] = EngineName.local,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address", help="With --engine ray: HOST:PORT. Default: the cluster of this machine."
-        ),
-    ] = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    workers: WorkersOption = None,
+    engine: EngineOption = EngineName.local,
+    address: AddressOption = None,
     device: opt.DeviceOption = "auto",
     protocol: opt.ProtocolOption = None,
     tensorboard: opt.TensorBoardOption = False,
@@ -87,22 +97,10 @@ def compare_command(
     Ends with a report (report.html, report.md, results.csv).
     """
     from snn_delays.compare.plan import make_cells, make_jobs
-    from snn_delays.compare.report import write_report
-    from snn_delays.compare.results import collect
     from snn_delays.compare.study import check_folder
-    from snn_delays.distributed import launched_rank
     from snn_delays.runs import default_folder
 
-    if launched_rank() is not None:
-        raise SnnDelaysError(
-            "torchrun spreads one run of `train`, not a study",
-            remedy="Call snn-delays compare without torchrun; --workers and --engine spread it.",
-        )
-    if any(word.partition("=")[0].strip() == "delays" for word in settings or []):
-        raise SnnDelaysError(
-            "--set delays changes nothing in a study",
-            remedy="Name its arms: --delays fixed,learned.",
-        )
+    _refuse_what_has_no_effect(settings)
     arms = None if delays is None else delays.split(",")
     if resume:
         given = (dataset, recipe, settings, epochs, protocol)
@@ -120,17 +118,21 @@ def compare_command(
         _print_plan(cells, study, output)
     study.save(folder)
     outcome = _run(jobs, folder, chosen, quiet, output)
-    if outcome.finished:
-        results = collect(cells, outcome.finished)
-        _print_table(results, study.seeds, output)
-        output.print(f"Result: [bold]{folder / 'results.csv'}[/]")
-        for path in write_report(study, results, outcome.failed, folder):
-            output.print(f"Report: [bold]{path}[/]")
-    if outcome.failed:
-        listed = "; ".join(f"{job.name}: {error}" for job, error in outcome.failed)
-        raise TrainingError(
-            f"{len(outcome.failed)} of {len(jobs)} runs failed twice: {listed}",
-            remedy=f"Try them again with: {_resume_command(jobs, folder)}",
+    _report(study, cells, jobs, outcome, folder, output)
+
+
+def _refuse_what_has_no_effect(settings: list[str] | None) -> None:
+    from snn_delays.distributed import launched_rank
+
+    if launched_rank() is not None:
+        raise SnnDelaysError(
+            "torchrun spreads one run of `train`, not a study",
+            remedy="Call snn-delays compare without torchrun; --workers and --engine spread it.",
+        )
+    if any(word.partition("=")[0].strip() == "delays" for word in settings or []):
+        raise SnnDelaysError(
+            "--set delays changes nothing in a study",
+            remedy="Name its arms: --delays fixed,learned.",
         )
 
 
@@ -170,7 +172,7 @@ def _stored_study(
     return study, out
 
 
-def _run(jobs: list[Job], folder: Path, engine: Engine, quiet: bool, output: Any) -> Any:
+def _run(jobs: list[Job], folder: Path, engine: Engine, quiet: bool, output: Any) -> Outcome:
     """Say how long it will take, and do it."""
     from snn_delays.compare.jobs import finished_summary
     from snn_delays.compare.study import run_study
@@ -197,6 +199,32 @@ def _run(jobs: list[Job], folder: Path, engine: Engine, quiet: bool, output: Any
                 f"finished runs, and finished epochs of others, are kept in {folder}",
                 f"Go on with: {_resume_command(jobs, folder)}",
             ) from None
+
+
+def _report(
+    study: Study,
+    cells: Sequence[Cell],
+    jobs: list[Job],
+    outcome: Outcome,
+    folder: Path,
+    output: Any,
+) -> None:
+    """Print and write what came of it; raise TrainingError where runs failed."""
+    from snn_delays.compare.report import write_report
+    from snn_delays.compare.results import collect
+
+    if outcome.finished:
+        results = collect(cells, outcome.finished)
+        _print_table(results, study.seeds, output)
+        output.print(f"Result: [bold]{folder / 'results.csv'}[/]")
+        for path in write_report(study, results, outcome.failed, folder):
+            output.print(f"Report: [bold]{path}[/]")
+    if outcome.failed:
+        listed = "; ".join(f"{job.name}: {error}" for job, error in outcome.failed)
+        raise TrainingError(
+            f"{len(outcome.failed)} of {len(jobs)} runs failed twice: {listed}",
+            remedy=f"Try them again with: {_resume_command(jobs, folder)}",
+        )
 
 
 def _resume_command(jobs: list[Job], folder: Path) -> str:

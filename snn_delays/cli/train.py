@@ -24,34 +24,41 @@ _COSTLY_ROUNDING = 0.05
 _NARROW = 0.1
 """The width, in steps, below which kernels are as good as rounded."""
 
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+DelaysOption = Annotated[
+    opt.DelayModeName | None,
+    typer.Option("--delays", help="Learn the delays, fix them at random, or have none."),
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Run folder. Default: runs/<dataset>-<time>.")
+]
+InitOption = Annotated[
+    Path | None,
+    typer.Option("--init", help="Start from this run's network, with its recipe (fine-tune)."),
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
+]
+DeterministicOption = Annotated[
+    bool,
+    typer.Option("--deterministic", help="The same bits on a GPU each time; slower."),
+]
+
 
 def train_command(
     dataset: opt.DatasetOption = None,
     recipe: opt.RecipeOption = None,
     settings: opt.SetOption = None,
-    delays: Annotated[
-        opt.DelayModeName | None,
-        typer.Option("--delays", help="Learn the delays, fix them at random, or have none."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
+    delays: DelaysOption = None,
+    seed: SeedOption = None,
     epochs: opt.EpochsOption = None,
     data_dir: opt.DataDirOption = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Run folder. Default: runs/<dataset>-<time>.")
-    ] = None,
+    out: OutOption = None,
     device: opt.DeviceOption = "auto",
     protocol: opt.ProtocolOption = None,
-    init: Annotated[
-        Path | None,
-        typer.Option("--init", help="Start from this run's network, with its recipe (fine-tune)."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")
-    ] = False,
-    deterministic: Annotated[
-        bool,
-        typer.Option("--deterministic", help="The same bits on a GPU each time; slower."),
-    ] = False,
+    init: InitOption = None,
+    resume: ResumeOption = False,
+    deterministic: DeterministicOption = False,
     tensorboard: opt.TensorBoardOption = False,
     quiet: opt.QuietOption = False,
 ) -> None:
