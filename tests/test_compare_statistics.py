@@ -64,6 +64,9 @@ def test_three_seeds_cannot_go_below_a_quarter():
     assert smallest_p(10) == pytest.approx(2 / 1024)
     assert paired(right([90]), right([10])).p is None
     assert smallest_p(1) == 1.0
+    thirteen = paired(right(range(70, 83)), right(range(10, 23)))
+    assert thirteen.p == thirteen.smallest_p == 2**-12  # the last that is exact
+    assert smallest_p(14) == 2 / 10_000
     twenty = paired(right(range(70, 90)), right(range(10, 30)))
     assert twenty.p == pytest.approx(twenty.smallest_p)
 

@@ -101,7 +101,7 @@ def test_strengths_are_as_named():
     noisy = augment.add_noise(events, n, 2.5, 1000, 40, generator())
     added = listed(Events(*(column[n:] for column in noisy)))
     assert abs(len(added) / n - 2.5) < 5 * (2.5 / n) ** 0.5
-    assert {t for _, t, _ in added} <= set(range(1000))
+    assert {t for _, t, _ in added} == set(range(1000))
     assert {u for *_, u in added} == set(range(40))
     assert listed(Events(*(column[:n] for column in noisy))) == listed(events)
 
@@ -165,6 +165,16 @@ def test_cut_mix_keeps_steps_whole_and_weighs_them(seed, share):
         assert (others.diff() == 1).sum() + others[0] <= 1  # one stretch
     if share == 0:
         assert torch.equal(mixed, x)
+
+
+def test_cut_mix_may_end_with_the_last_step_and_begin_with_the_first():
+    length, samples = 4, 1000
+    x = torch.arange(samples).float().expand(length, samples)[..., None]
+    mixed, _ = augment.cut_mix(x, torch.eye(samples), 1.0, generator())
+    foreign = (mixed != x)[..., 0]
+    spans = {(int(f.nonzero()[0]), int(f.nonzero()[-1])) for f in foreign.T if f.any()}
+    lengths = range(1, length)  # a whole clip is never replaced
+    assert spans == {(s, s + n - 1) for n in lengths for s in range(length - n + 1)}
 
 
 def test_off_is_the_plain_batch():

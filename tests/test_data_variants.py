@@ -70,6 +70,12 @@ def test_reversal_turns_the_steps_around_and_is_its_own_inverse():
     assert torch.equal(turned.batch(every)[1], data.batch(every)[1])
 
 
+def test_the_window_is_used_to_its_last_microsecond():
+    assert set(alter(lone(time=0), Variant("counts-only"), window=10).times_us) == set(range(10))
+    assert set(alter(lone(time=0), Variant("reverse"), window=10).times_us) == {9}
+    assert len(alter(lone(time=10), Variant("reverse"), window=10).times_us) == 0
+
+
 def test_spikes_after_the_window_do_not_come_back():
     store = store_of([[(5_000, 1), (25_000, 2)]])
     data = SpikeDataset(store, [0], dt_ms=10, steps=2, channel_bin=1)

@@ -64,6 +64,30 @@ def test_spikes_statistics_and_gradients_equal_the_unfused_ones(node, training, 
         torch.testing.assert_close(actual, expected, atol=1e-9, rtol=1e-9)
 
 
+@given(soft=st.booleans(), detach=st.booleans(), decay=st.booleans(), seed=st.integers(0, 99))
+def test_a_potential_of_exactly_the_threshold_fires(soft, detach, decay, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(-2, 5, (12, 5, 4), generator=generator).double() / 2  # exact, so ties happen
+    node = neurons.lif(
+        tau=2.0, v_reset=None if soft else 0.0, decay_input=decay, detach_reset=detach
+    )
+    norm = nn.BatchNorm1d(4, eps=0.25).double().eval()  # with this variance it changes nothing
+    norm.running_var.fill_(0.75)
+    probe = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    found = []
+    for compute in (unfused, fused.norm_lif_dropout):
+        own = x.clone().requires_grad_()
+        lif = node if compute is unfused else neurons.fused_constants(node)
+        args = (own, norm, lif, None)
+        spikes, _ = compute(*args)
+        (spikes * probe).sum().backward()
+        found.append((spikes.detach(), own.grad))
+    potential = node.v_threshold - x[0] / (2 if decay else 1)
+    assert (potential == 0).any()
+    for expected, actual in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-12)
+
+
 @given(node=lif_nodes, seed=st.integers(0, 999))
 def test_float32_spikes_are_bit_equal_on_the_same_normalised_input(node, seed):
     x = currents(steps=40, channels=16, dtype=torch.float32, seed=seed)

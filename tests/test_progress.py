@@ -9,9 +9,13 @@ import torch
 from test_training import StopAfter
 from tiny import tiny_recipe, tiny_run
 
-from snn_delays import summary, training
+from snn_delays import keeping, summary, training
+from snn_delays.checkpoint import load_tensors
 from snn_delays.config import load_recipe
 from snn_delays.errors import RunError
+from snn_delays.networks import DelaySNN
+from snn_delays.optimisation import Optimisation
+from snn_delays.progress import Progress
 from snn_delays.runs import RunFolder
 
 
@@ -24,6 +28,22 @@ class Said(StopAfter):
 
     def message(self, text):
         self.messages.append(text)
+
+
+def test_a_checkpoint_is_due_after_a_minute_and_knows_all_seconds(tmp_path, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(keeping.time, "perf_counter", lambda: clock[0])
+    net = DelaySNN(2, [3], 2, max_delay=1)
+    optimisation = Optimisation(net, tiny_recipe())
+    keeper = keeping.Keeper(tmp_path / "last.ckpt", net, optimisation, Progress(seconds=500.0))
+    clock[0] += 60
+    assert not keeper.is_due()
+    clock[0] += 1
+    assert keeper.is_due()
+    keeper.save()
+    assert not keeper.is_due()
+    assert keeper.progress.seconds == 561  # with those of earlier sessions
+    assert load_tensors(keeper.path, "seconds")[1]["seconds"] == 561
 
 
 def test_a_lost_checkpoint_is_said_and_a_finished_run_stays(tmp_path, call, trained):
