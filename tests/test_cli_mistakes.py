@@ -44,6 +44,7 @@ import typer
         (["train", "--epochs"], "Options and what they mean: snn-delays train --help."),
         (["train", "--set", "amp=maybe"], "`amp`: must be true or false; got 'maybe'"),
         (["export", "OUT/none"], "is not a run folder (it is not there)"),
+        (["run", "NETWORK", "synthetic", "-o", "OUT/y.csv"], "-o must be a file name that ends in"),
         (["run", "NETWORK", "OUT/none.npz", "-o", "OUT/y.npz"], "none.npz is not there."),
     ],
 )

@@ -9,6 +9,7 @@ import typer
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import console
+from snn_delays.errors import SnnDelaysError
 
 
 def run_command(
@@ -27,6 +28,8 @@ def run_command(
     from snn_delays.engine import Network
     from snn_delays.predictions import predict, read_clips, save_predictions
 
+    if output.suffix != ".npz":
+        raise SnnDelaysError("-o", "a file name that ends in .npz", output)
     net = Network.load(network)
     result = predict(net, read_clips(data, net), spikes)
     save_predictions(output, result)
