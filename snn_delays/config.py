@@ -131,7 +131,9 @@ class Recipe(BaseModel):
     sigma_floor: float = Field(0.5, ge=1e-3, description="last width of the delay kernels")
     sigma_share: float = Field(0.25, ge=0, le=1, description="share of epochs sigma shrinks over")
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm, if clipped")
-    amp: bool = Field(False, description="bfloat16 autocast on CUDA")
+    amp: bool = Field(
+        False, description="bfloat16 autocast on CUDA; convolutions by Fourier stay float32"
+    )
     tf32: bool = Field(False, description="TF32 products and convolutions on CUDA, in training")
 
     @property

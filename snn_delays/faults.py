@@ -21,7 +21,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator has no class of its own
     said = str(error).lower()
     return isinstance(error, RuntimeError) and (
-        "out of memory" in said or "allocate memory" in said or "not enough memory" in said
+        "out of memory" in said
+        or "allocate memory" in said
+        or "not enough memory" in said
+        or "alloc_failed" in said  # cuBLAS and cuDNN
     )
 
 

@@ -65,7 +65,8 @@ class MatrixTransform:
     def lower(self, parts: Tensor, frame: slice, signal: Tensor, shared: int) -> None:
         """The transpose, `[3 F, C]` to `[T, C]`, added to the first `shared` steps of `signal`."""
         matrix = self.matrix[:, frame].T
-        signal[:shared].addmm_(matrix[:shared], parts)
+        if shared:
+            signal[:shared].addmm_(matrix[:shared], parts)
         torch.mm(matrix[shared:], parts, out=signal[shared:])
 
 

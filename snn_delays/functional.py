@@ -5,6 +5,7 @@ Pure functions on tensors. Times and delays are in steps; the layout is `[T, N, 
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any, Literal, get_args
 
 import torch
@@ -72,15 +73,14 @@ def delay_kernel(weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int) -
     return _DelayKernel.apply(weight, delay, sigma, max_delay)
 
 
-def _gaussian(delay: Tensor, sigma: Tensor, max_delay: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The bump `[D + 1, ...]` of each delay, its sum, and the distances `tau - delay`."""
+def _gaussian(delay: Tensor, narrow: Tensor, max_delay: int) -> tuple[Tensor, Tensor]:
+    """The normalised bump `[D + 1, ...]` of each delay, and the distances `tau - delay`.
+
+    In few operations, each of which a GPU is asked for; `narrow` is `-1 / (2 sigma^2)`.
+    """
     taps = torch.arange(max_delay + 1, dtype=delay.dtype, device=delay.device)
     distance = taps.view(-1, *[1] * delay.dim()) - delay
-    nearest = delay.round().clamp_(0, max_delay) - delay
-    # Relative to the nearest tap, so that the sum is at least one however small sigma is.
-    exponent = distance.square().sub_(nearest.square()).mul_(-0.5 / sigma.square())
-    bump = exponent.clamp_(min=gaussian.LOWEST_EXPONENT).exp_()
-    return bump, bump.sum(0), distance
+    return distance.square().mul_(narrow).softmax(0), distance
 
 
 class _DelayKernel(torch.autograd.Function):
@@ -95,41 +95,44 @@ class _DelayKernel(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int) -> Tensor:
         ctx.save_for_backward(weight, delay, sigma)
         ctx.max_delay = max_delay
-        wide_sigma = sigma.expand_as(weight)
-        kernel = weight.new_empty(max_delay + 1, *weight.shape[:2])
         if runs_compiled(weight):
-            in_ranges(gaussian.kernels, len(weight), *_arrays(weight, delay, wide_sigma, kernel))
+            kernel = weight.new_empty(max_delay + 1, *weight.shape[:2])
+            arrays = _arrays(weight, delay, sigma.expand_as(weight), kernel)
+            in_ranges(gaussian.kernels, len(weight), *arrays)
             return kernel
-        kernel.zero_()
-        for k in range(weight.shape[2]):
-            bump, total, _ = _gaussian(delay[..., k], wide_sigma[..., k], max_delay)
-            kernel.addcmul_(bump, weight[..., k] / total)
-        return kernel
+        narrow = (-0.5 / sigma.square()).expand_as(weight)
+        bumps = (
+            _gaussian(delay[..., k], narrow[..., k], max_delay)[0].mul_(weight[..., k])
+            for k in range(weight.shape[2])
+        )
+        return reduce(Tensor.add_, bumps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = gradients
         weight, delay, sigma = ctx.saved_tensors
+        _, of_delay, of_sigma, _ = ctx.needs_input_grad
         wide_sigma = sigma.expand_as(weight)
         grad_weight, grad_delay, grad_sigma = (torch.empty_like(weight) for _ in range(3))
         if runs_compiled(weight):
             arrays = _arrays(weight, delay, wide_sigma, grad, grad_weight, grad_delay, grad_sigma)
             in_ranges(gaussian.gradients, len(weight), *arrays)
         else:
+            narrow = (-0.5 / sigma.square()).expand_as(weight)
+            scale = narrow * weight * -2
             for k in range(weight.shape[2]):
-                w, s = weight[..., k], wide_sigma[..., k]
-                bump, total, distance = _gaussian(delay[..., k], s, ctx.max_delay)
-                s0 = (grad * bump).sum(0) / total
-                grad_weight[..., k] = s0
-                centred = bump.mul_(grad - s0)  # sum_tau of it, u^n / total: s_n - s_0 m_n
-                scale = w / (total * s.square())
-                if ctx.needs_input_grad[2]:
-                    moment = (centred * distance.square()).sum(0)
-                    grad_sigma[..., k] = moment * scale / s
-                if ctx.needs_input_grad[1]:
-                    grad_delay[..., k] = centred.mul_(distance).sum(0) * scale
-        of_delay, of_sigma = ctx.needs_input_grad[1:3]
+                bump, distance = _gaussian(delay[..., k], narrow[..., k], ctx.max_delay)
+                s0 = torch.sum(grad * bump, 0, out=grad_weight[..., k])
+                centred = bump.mul_(grad - s0)  # sum_tau of it, u^n: s_n - s_0 m_n
+                if of_sigma:
+                    torch.sum(centred * distance.square(), 0, out=grad_sigma[..., k])
+                if of_delay:
+                    torch.sum(centred.mul_(distance), 0, out=grad_delay[..., k])
+            if of_delay:
+                grad_delay *= scale
+            if of_sigma:
+                grad_sigma *= scale / wide_sigma
         return (
             grad_weight,
             grad_delay if of_delay else None,
@@ -242,7 +245,8 @@ def delayed_linear(
     check_whole("steps", steps, 1)
     if steps < x.shape[0]:
         raise SnnDelaysError("`steps`", f"at least the {x.shape[0]} steps of `x`", steps)
-    kernel = kernel[:steps]  # longer delays leave the window before they arrive
+    if kernel.shape[0] > steps:
+        kernel = kernel[:steps]  # longer delays leave the window before they arrive
     if kernel.shape[0] == 1:
         y = F.pad(matmul(x, kernel[0].T), (0, 0, 0, 0, 0, steps - x.shape[0]))
         return y if bias is None else y + bias

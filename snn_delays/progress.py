@@ -203,6 +203,9 @@ def _position(net: nn.Module, parts: dict[str, Tensors], batches: int, seconds: 
         torch.Generator().set_state(parts["random"]["cpu"])
     except RuntimeError:
         raise ValueError("a random state is none") from None
+    of_gpu = parts["random"].get("cuda")
+    if of_gpu is not None and (of_gpu.dtype, of_gpu.shape) != (torch.uint8, (16,)):
+        raise ValueError("a GPU's random state is none")
     device = next(net.parameters()).device
     sums = {name: parts["sums"][name].to(device) for name in expected}
     return Position(int(_positive(batches)), sums, _positive(seconds), parts["random"])

@@ -103,11 +103,12 @@ def train(
     with faults.explained(kept, smaller_batch):
         if device.startswith("cuda") and not kernels_can_be_compiled():
             reporter.message(
-                "No C compiler or Python headers (gcc, python3-dev) here: neurons are slower"
+                "No C compiler or Python headers (gcc, python3-dev) here: training is much slower"
             )
         reporter.message(f"Reading {recipe.dataset}")
         splits = load_splits(recipe, data_dir, device)
         sizes = (splits.train.channels, len(splits.train.classes))
+        free = memory.free_bytes(device)  # the data have theirs now
         if (dropped := splits.train.dropped_share) > MANY_LATE:
             length = recipe.steps * recipe.dt_ms
             reporter.message(f"Leaving out {dropped:.0%} of the spikes, those after {length:g} ms")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from data_helpers import CLASSES, random_store, store_of
 from torch.utils.data import DataLoader
 
 from snn_delays.data.dataset import SpikeDataset, collate
+from snn_delays.data.frames import FrameDataset
+from snn_delays.data.gsc import Frames
 from snn_delays.errors import DataError
 
 OPTIONS = {"dt_ms": 10.0, "steps": 15, "channel_bin": 3}
@@ -39,6 +42,39 @@ def test_samples_and_batches_agree(dataset):
     for outside in (4, -5):
         with pytest.raises(IndexError, match="small train"):
             dataset[outside]
+
+
+def test_another_device_gets_these_clips_only(dataset):
+    store, every = random_store(), torch.arange(4)
+    own = int(np.diff(store.offsets)[[5, 1, 7, 0]].sum())
+    moved = dataset.to("meta")
+    assert moved._times_us.device.type == moved.labels.device.type == "meta"
+    assert len(moved._times_us) == len(moved._units) == own < len(store.times_us)
+    assert len(dataset._times_us) == len(store.times_us)
+    expected = dataset.batch(every), dataset.events(every), dataset.dropped_share
+    dataset._keep_own()  # what was moved gives the same
+    for found, old in zip((dataset.batch(every), dataset.events(every)), expected[:2], strict=True):
+        assert all(map(torch.equal, found, old))
+    again = SpikeDataset(dataset._store, dataset._clips.numpy(), **OPTIONS)
+    assert again.dropped_share == expected[2]
+    whole = SpikeDataset(store, np.arange(len(store)), **OPTIONS)
+    whole._keep_own()
+    assert whole._store is store
+
+
+def test_another_device_gets_these_frames_only():
+    frames = Frames(
+        np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float16),
+        *(np.arange(6), np.zeros(6, np.int64), np.zeros(6, np.int64)),
+        *(np.ones(3, np.float32), np.full(3, 2, np.float32)),
+    )
+    data = FrameDataset(
+        frames, [4, 1], classes=tuple("abcdef"), features="mel140", steps=4, name="gsc test"
+    )
+    expected = data.batch(torch.tensor([1, 0]))
+    assert data.to("meta")._frames.shape == (2, 5, 3)
+    data._keep_own()
+    assert all(map(torch.equal, data.batch(torch.tensor([1, 0])), expected))
 
 
 def test_length_counts_to_the_last_kept_spike():

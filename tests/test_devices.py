@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from snn_delays.data.binning import scatter_events, select_events
 from snn_delays.finite import FiniteCheck
+from snn_delays.fourier import transforms
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import clamp_delays
 from snn_delays.optimisation import Optimisation
@@ -37,6 +38,22 @@ def test_binning_asks_no_device_for_a_value():
     offsets, clips = (torch.empty(n, dtype=torch.int64, device="meta") for n in (9, 4))
     events = select_events(*columns, offsets, clips, 30)
     assert scatter_events(events, 4, 10_000, 20, 10, 1).shape == (20, 4, 10)
+
+
+def test_a_trace_leaves_nothing_behind(monkeypatch):
+    """Without the compiled loops, as on a GPU: matrices of a trace hold no values."""
+    for module in ("convolution", "functional", "fused"):
+        monkeypatch.setattr(f"snn_delays.{module}.runs_compiled", lambda x: False)
+    net, x = DelaySNN(40, [64], 3, max_delay=30).eval(), torch.rand(60, 16, 40)
+    transforms.cache_clear()
+    with torch.no_grad():
+        expected = net(x)
+        assert transforms.cache_info().currsize > 0
+        transforms.cache_clear()
+        program = torch.export.export(net, (x,)).module()
+        assert torch.equal(net(x), expected)
+        torch.export.export(net, (x,))
+        torch.testing.assert_close(program(x), expected)
 
 
 def test_a_network_on_a_gpu_makes_every_tensor_there():

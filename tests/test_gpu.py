@@ -86,7 +86,7 @@ def test_an_epoch_does_not_wait_for_the_gpu(tmp_path, monkeypatch, changes):
 
     monkeypatch.setattr(training, "_training_batch", batch)
     monkeypatch.setattr(FiniteCheck, "ask", at_the_end)
-    augment = {"channel_shift": 2, "channel_jitter": 1.0, "cut_mix_share": 0.5}
+    augment = {"channel_shift": 2, "channel_jitter": 1.0, "noise": 2.0, "cut_mix_share": 0.5}
     recipe = tiny_recipe(hidden=[16, 16], epochs=1, augment=augment, **changes)
     try:
         training.train(recipe, RunFolder(tmp_path / "run"), device="cuda")

@@ -27,12 +27,12 @@ def check_same(recipe: Recipe, batch: int, device: str = "cpu") -> dict[str, flo
 
     Args:
         batch: clips in the timed batch.
-        device: where it is timed.
+        device: where it is timed, and compared.
     """
     with patch("snn_delays.functional.best_blocks", lambda s: timed_blocks(s, batch, device)):
         differences = {
-            "float64_difference": network_difference(recipe),
-            "float32_layer_difference": layer_difference(recipe, FEW_CLIPS),
+            "float64_difference": network_difference(recipe, device),
+            "float32_layer_difference": layer_difference(recipe, FEW_CLIPS, device),
         }
     for name, limit in zip(differences, (1e-10, 1e-4), strict=True):
         if not differences[name] <= limit:  # not a number fails too
@@ -45,16 +45,17 @@ def timed_blocks(sizes: Sizes, batch: int, device: str) -> int | None:
     return best_blocks(sizes._replace(batch=batch, fast=device == "cpu"))
 
 
-def network_difference(recipe: Recipe) -> float:
+def network_difference(recipe: Recipe, device: str = "cpu") -> float:
     """Largest difference of loss, scores and gradients between ours and the peer, in float64.
 
     Same weights, no dropout (the masks would be drawn in another order), and the peer without the
     1e-7 that it adds when it normalises its Gaussians.
     """
     recipe = recipe.model_copy(update={"dropout": 0.0})
-    x, labels = example(recipe, FEW_CLIPS, torch.float64)
+    x, labels = example(recipe, FEW_CLIPS, torch.float64, device)
     ours = our_network(recipe).double()
-    theirs = Peer(ours, recipe).train()
+    theirs = Peer(ours, recipe).train().to(device)
+    ours.to(device)
     our_scores = ours(x)
     with without_their_constant():
         their_scores = theirs(x)
@@ -71,18 +72,19 @@ def network_difference(recipe: Recipe) -> float:
     return _largest(pairs)
 
 
-def layer_difference(recipe: Recipe, batch: int) -> float:
+def layer_difference(recipe: Recipe, batch: int, device: str = "cpu") -> float:
     """Largest difference of a delay layer's output and gradients from the peer's, in float32."""
     ours = our_network(recipe)
-    theirs = Peer(ours, recipe)
+    theirs = Peer(ours, recipe).to(device)
+    ours.to(device)
     differences = []
     for mine, his in zip(delay_layers(ours).values(), theirs.synapses, strict=True):
         generator = torch.Generator().manual_seed(0)
         shape = (recipe.steps + recipe.tail_steps, batch, mine.in_features)
-        x = torch.poisson(torch.full(shape, 0.1), generator=generator)
+        x = torch.poisson(torch.full(shape, 0.1), generator=generator).to(device)
         mine_x, his_x = x.clone().requires_grad_(), x.clone().requires_grad_()
         our_y, their_y = mine(mine_x), theirs.delayed(his, his_x)
-        probe = torch.randn(our_y.shape, generator=generator)
+        probe = torch.randn(our_y.shape, generator=generator).to(device)
         our_y.backward(probe)
         their_y.backward(probe)
         pairs = [(our_y, their_y), (mine_x.grad, his_x.grad), (mine.weight.grad, his.weight.grad)]
@@ -99,16 +101,15 @@ def form_difference(recipe: Recipe, batch: int, device: str = "cpu") -> float:
     steps = recipe.steps + recipe.tail_steps
     differences = [0.0]
     generator = torch.Generator().manual_seed(0)
-    for number, layer in enumerate(delay_layers(our_network(recipe)).values()):
+    for number, layer in enumerate(delay_layers(our_network(recipe).to(device)).values()):
         inputs = recipe.steps if number == 0 else steps
         taps = min(layer.max_delay + 1, steps)
         sizes = (inputs, taps, steps, batch, layer.in_features, layer.out_features)
         blocks = timed_blocks(Sizes(*sizes), batch, device)
         if blocks is None:
             continue
-        x = torch.poisson(
-            torch.full((inputs, FEW_CLIPS, layer.in_features), 0.1), generator=generator
-        )
+        shape = (inputs, FEW_CLIPS, layer.in_features)
+        x = torch.poisson(torch.full(shape, 0.1), generator=generator).to(device)
         kernel = layer.kernel().detach()[:taps]
         pairs = []
         for form, more in ((by_dft, [blocks]), (direct, [])):

@@ -56,7 +56,7 @@ def peak_mib(options: argparse.Namespace) -> float:
 
     Resident memory of the process on a CPU, allocated memory of the device on a GPU.
     """
-    if options.only == "ours":
+    if options.only == "ours" or options.device != "cpu":  # the peer frees a CPU's memory
         prepared(options)
     torch.set_num_threads(options.threads)
     recipe = load_recipe(options.recipe, parse_overrides(options.set))

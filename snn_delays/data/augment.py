@@ -56,9 +56,11 @@ def add_noise(
 ) -> Events:
     """Add to each clip a Poisson number of spikes of this mean, uniform in time and channel."""
     device = generator.device
-    counts = torch.poisson(torch.full((samples,), float(mean), device=device), generator=generator)
-    rows = torch.arange(samples, device=device, dtype=torch.int32)
-    rows = rows.repeat_interleave(counts.to(torch.int64))
+    # Drawn on the CPU, as only there nobody waits to learn how many there are.
+    own = Generator().manual_seed(generator.initial_seed() ^ 1)
+    counts = torch.poisson(torch.full((samples,), float(mean)), generator=own).to(torch.int64)
+    rows = torch.arange(samples, dtype=torch.int32).repeat_interleave(counts)
+    rows = rows.to(device, non_blocking=True)
     times = torch.randint(duration_us, (len(rows),), generator=generator, device=device)
     units = torch.randint(channels, (len(rows),), generator=generator, device=device)
     return Events(

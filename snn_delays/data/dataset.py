@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -97,11 +97,17 @@ class ClipDataset(Dataset[Sample]):
         raise NotImplementedError
 
     def to(self, device: str | torch.device) -> Self:
-        """The same data set with everything it computes from on `device`."""
+        """The same data set with everything it computes from, and no other clips, on `device`."""
         moved = copy.copy(self)
+        if torch.device(device) != self.labels.device:
+            moved._keep_own()
         for name in (*self._tensors, "labels", "speakers"):
-            setattr(moved, name, getattr(self, name).to(device))
+            setattr(moved, name, getattr(moved, name).to(device))
         return moved
+
+    def _keep_own(self) -> None:
+        """Let go of the clips of other splits, before the rest is moved."""
+        raise NotImplementedError
 
     def prepared_as(self, metadata: Mapping[str, Any] | None) -> Self:
         """The same clips, prepared with the facts that a run keeps (its `metadata`), if any."""
@@ -155,12 +161,7 @@ class SpikeDataset(ClipDataset):
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(store)):
             got = f"{chosen.min()} to {chosen.max()}"
             raise DataError("`clips`", f"in 0 .. {len(store) - 1}", got)
-        self._store = store
-        self._clips = torch.from_numpy(chosen)
-        self._times_us = torch.from_numpy(store.times_us)
-        self._units = torch.from_numpy(store.units)
-        self._offsets = torch.from_numpy(store.offsets)
-        self._lengths = torch.from_numpy(np.diff(store.offsets))[self._clips]  # stays on the CPU
+        self._hold(store, chosen)
         self.name, self.files = name or store.source, store.files
         self.classes = store.classes
         self.dt_ms, self.steps, self.channel_bin = dt_ms, steps, channel_bin
@@ -168,6 +169,19 @@ class SpikeDataset(ClipDataset):
         self.labels = torch.from_numpy(store.labels)[self._clips]
         self.speakers = torch.from_numpy(store.speakers)[self._clips]
         self.metadata = {}
+
+    def _hold(self, store: EventStore, clips: NDArray[np.int64]) -> None:
+        self._store = store
+        self._clips = torch.from_numpy(clips)
+        self._times_us = torch.from_numpy(store.times_us)
+        self._units = torch.from_numpy(store.units)
+        self._offsets = torch.from_numpy(store.offsets)
+        self._lengths = torch.from_numpy(np.diff(store.offsets))[self._clips]  # stays on the CPU
+
+    def _keep_own(self) -> None:
+        clips, every = self._clips.cpu().numpy(), np.arange(len(self._store))
+        if not np.array_equal(clips, every):
+            self._hold(take_clips(self._store, clips), every[: len(clips)])
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Several samples at once, from one call on the packed events; see `ClipDataset.batch`.

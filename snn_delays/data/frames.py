@@ -109,5 +109,9 @@ class FrameDataset(ClipDataset):
         self._mean = torch.tensor(mean, dtype=torch.float32, device=device)
         self._scale = 1 / torch.tensor(deviation, dtype=torch.float32, device=device)
 
+    def _keep_own(self) -> None:
+        self._frames = self._frames[self._clips]
+        self._clips = torch.arange(len(self._clips), device=self._clips.device)
+
     def _length(self, x: Tensor) -> int:
         return self.steps
