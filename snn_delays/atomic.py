@@ -105,6 +105,29 @@ def remove_leftovers(folder: Path, older_than_s: float = 0.0) -> None:
                 path.unlink()
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder; whether no other process has.
+
+    The lock goes with the process, however that ends. Where a system has none, it is ours.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        alone = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            alone = not isinstance(error, BlockingIOError)
+        yield alone
+    finally:
+        os.close(handle)
+
+
 def _real(path: str | os.PathLike[str]) -> Path:
     """The file itself where `path` is a link to it.
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from snn_delays import data as sdata
 from snn_delays import network_format as nf
 from snn_delays.data import ClipDataset
+from snn_delays.data.dataset import check_classes
 from snn_delays.distributed import World, total
 from snn_delays.engine import Engine, Network
 from snn_delays.engine.checks import clips_at_once
@@ -134,3 +135,18 @@ def load_for_network(
 
 def _are_speakers(value: Any) -> bool:
     return isinstance(value, list) and all(type(speaker) is int for speaker in value)
+
+
+def check_fit(data: ClipDataset, channels: int, classes: list[str], of: str | Path) -> None:
+    """Refuse data that the network `of` a run or a file was not made for.
+
+    Raises:
+        SnnDelaysError: other channels or classes.
+    """
+    if (data.channels, len(data.classes)) != (channels, len(classes)):
+        raise SnnDelaysError(
+            f"The network in {of} takes {channels} channels and knows {len(classes)} classes, "
+            f"but {data.name} has {data.channels} channels and {len(data.classes)} classes",
+            remedy="Use the data that it was trained on.",
+        )
+    check_classes(data, classes, f"the network in {of}")

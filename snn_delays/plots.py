@@ -21,6 +21,7 @@ from snn_delays.config import Recipe
 from snn_delays.data import ClipDataset
 from snn_delays.data.variants import UNITS
 from snn_delays.errors import MissingSplitError
+from snn_delays.evaluation import check_fit
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers, round_delays
 from snn_delays.runs import Record, RunFolder
@@ -31,10 +32,12 @@ _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#9a9a9a"
 def plot_run(folder: RunFolder, data_dir: str | Path | None = None) -> list[Path]:
     """Draw all pictures of a finished run into its `plots/`; returns their paths."""
     net, recipe, classes = load_trained(folder)
+    data = _clips(recipe, data_dir)
+    check_fit(data, net.in_features, classes, folder.path)
     figures = {
         "curves.png": curves(folder.read_metrics()),
         "delays.png": delay_histograms(net),
-        "raster.png": raster(net, _clips(recipe, data_dir), 0, classes),
+        "raster.png": raster(net, data, 0, classes),
     }
     paths = []
     for name, figure in figures.items():

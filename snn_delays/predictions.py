@@ -162,7 +162,9 @@ def label_of(path: str | Path, network: Network, clip: int) -> str | None:
     if path.suffix == ".npz":
         return None
     data = _events(_built_in(path), network)
-    return data.classes[int(data.labels[clip])]
+    label, names = int(data.labels[clip]), network.readout.classes
+    own = data.classes[label]
+    return names[label] if own == str(label) and label < len(names) else own
 
 
 def _built_in(path: Path) -> Path:
@@ -175,14 +177,19 @@ def _built_in(path: Path) -> Path:
 
 
 def _events(path: str | Path, network: Network) -> SpikeDataset:
-    """A spike file, binned as the network's input says."""
+    """A spike file, binned as the network's input says.
+
+    Raises:
+        DataError: it cannot be read, or the network takes no spikes.
+    """
+    if network.input.encoding != "spike_counts":
+        raise DataError(f"{path} holds spikes, but the network takes real numbers, in an .npz")
     from snn_delays.data import SOURCES, SpikeDataset, open_store
 
     settings = network.input
     source = SOURCES.get(settings.dataset)
     channels = source.channels if source else settings.channels * settings.channel_bin
-    names = source.classes if source else tuple(network.readout.classes)
-    store = open_store(path, channels=channels, classes=names)
+    store = open_store(path, channels=channels, classes=source.classes if source else None)
     return SpikeDataset(
         store,
         np.arange(len(store)),

@@ -9,6 +9,8 @@ import json
 import math
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from snn_delays.atomic import leftovers, remove_leftovers, write_json, write_text
+from snn_delays.atomic import leftovers, locked, remove_leftovers, write_json, write_text
 from snn_delays.config import Recipe, load_recipe, make_recipe
 from snn_delays.errors import RunError
 
@@ -92,6 +94,23 @@ class RunFolder:
                 remedy="Resume it with the same settings, or start anew in another --out.",
             )
 
+    @contextmanager
+    def claimed(self, recipe: Recipe, resume: bool) -> Iterator[None]:
+        """Keep the folder to ourselves; another process may have begun a run since the check.
+
+        Raises:
+            RunError: one is at it, or was; as `check`.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with locked(self.path) as alone:
+            if not alone:
+                raise RunError(
+                    f"Another process is training in {self.path}",
+                    remedy="Wait until it has ended, or choose another --out.",
+                )
+            self.check(recipe, resume)
+            yield
+
     def is_finished(self) -> bool:
         """Whether the run is trained and tested: its summary is the last that `train` writes."""
         return self.summary_file.is_file()
@@ -111,7 +130,7 @@ class RunFolder:
             return ""
         return (
             f"Delete {self.summary_file.name}, and the run is tested again: "
-            f"snn-delays train --resume --out {self.path}"
+            f"snn-delays train --resume --out {quote(str(self.path))}"
         )
 
     def how_to_go_on(self, data_dir: str | Path | None = None) -> str:
@@ -119,7 +138,7 @@ class RunFolder:
         data = "" if data_dir is None else f" --data-dir {quote(str(data_dir))}"
         return (
             f"All that is done is kept in {self.path}. "
-            f"Go on with: snn-delays train --resume --out {self.path}{data}"
+            f"Go on with: snn-delays train --resume --out {quote(str(self.path))}{data}"
         )
 
     def start(self, recipe: Recipe) -> None:
@@ -155,7 +174,7 @@ class RunFolder:
         except FileNotFoundError:
             raise RunError(
                 f"The run in {self.path} is not finished (no summary.json)",
-                remedy=f"Continue it: snn-delays train --resume --out {self.path}",
+                remedy=f"Continue it: snn-delays train --resume --out {quote(str(self.path))}",
             ) from None
         except OSError as error:
             raise RunError(f"{self.summary_file} cannot be read ({error.strerror})") from error

@@ -119,7 +119,8 @@ def train(
         net = network_from_recipe(recipe, *sizes).to(device)
         if recipe.init is not None and not (resume and folder.checkpoint_file.is_file()):
             start_from(net, recipe.init)
-        progress, seconds = _train_epochs(net, splits, recipe, folder, resume, reporter, world)
+        with folder.claimed(recipe, resume):
+            progress, seconds = _train_epochs(net, splits, recipe, folder, resume, reporter, world)
         reporter.message("Testing the chosen network")
         ckpt.load_model_state(net, progress.best, folder.checkpoint_file)
         facts = {"epoch": progress.best_epoch, "classes": list(splits.train.classes)}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sample_networks import clips, document
 
 from snn_delays.chips import CHIPS, chip, fit, violations
-from snn_delays.engine import Engine
+from snn_delays.engine import Engine, Network
 from snn_delays.errors import SnnDelaysError
 from snn_delays.network_format import load_network, parse, save_network
 
@@ -200,3 +200,14 @@ def test_neurons_cannot_be_made_to_fit(call, tmp_path):
     assert code == 2
     assert "cannot be made to fit loihi2 (layer 0: 7 neurons with a soft reset)" in err
     assert not (tmp_path / "out.json").exists()
+
+
+def test_a_fitted_copy_of_a_used_network_runs_as_fitted(tmp_path):
+    doc = document(sizes=(5, 9, 4), tail_steps=20)
+    save_network(parse(doc), tmp_path / "a.json")
+    used, x = Network.load(tmp_path / "a.json"), clips(doc, samples=40)
+    used.run(x)
+    fitted = fit(used, chip("generic", weight_bits=2, max_delay=1))
+    expected = Engine(fitted).run(x)
+    assert not np.array_equal(expected.output, used.run(x).output)
+    np.testing.assert_array_equal(fitted.run(x).output, expected.output)

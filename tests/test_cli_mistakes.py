@@ -45,6 +45,17 @@ import typer
         (["train", "--set", "amp=maybe"], "`amp`: must be true or false; got 'maybe'"),
         (["export", "OUT/none"], "is not a run folder (it is not there)"),
         (["run", "NETWORK", "synthetic", "-o", "OUT/y.csv"], "-o must be a file name that ends in"),
+        (["plot", "OUT", "-o", "OUT/a.png"], "--clip and -o are for one clip, in a network.json."),
+        (["plot", "OUT", "--clip", "0"], "--clip and -o are for one clip, in a network.json."),
+        (
+            ["plot", "NETWORK", "synthetic", "-o", "OUT/a.pdf"],
+            "-o must be a file name that ends in",
+        ),
+        (["evaluate", "NETWORK", "--plot", "OUT/a.png"], "--plot is a picture of variants. Add"),
+        (
+            ["evaluate", "NETWORK", "--variant", "reverse", "--plot", "a.pdf"],
+            "--plot must be a file",
+        ),
         (["run", "NETWORK", "OUT/none.npz", "-o", "OUT/y.npz"], "none.npz is not there."),
     ],
 )

@@ -158,11 +158,17 @@ def test_bad_recordings_write_nothing(folder, tmp_path):
 def test_what_cannot_be_written_is_noticed_before_encoding(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(encoding, "encode_recordings", lambda *_, **__: pytest.fail("too late"))
     (tmp_path / "mine.h5").mkdir()
-    with pytest.raises(DataError, match=r"mine\.h5 cannot be written \(Is a directory\)"):
-        encode_to_files(folder, tmp_path / "mine.h5")
+    (tmp_path / "old.h5").write_text("made before")
+    for name in ("mine.h5", "old.h5"):
+        with pytest.raises(DataError, match=f"{name} exists already"):
+            encode_to_files(folder, tmp_path / name)
+    assert (tmp_path / "old.h5").read_text() == "made before"
+    (tmp_path / "old.h5").unlink()
+    with pytest.raises(DataError, match=r"-o must be a name that ends in \.h5, as .*; got .*\.gz"):
+        encode_to_files(folder, tmp_path / "new.h5.gz")
     lines = ("path,label,split", "yes/0.wav,yes,train", "no/0.wav,no,test")
     (tmp_path / "ssc_train.h5").mkdir()
-    with pytest.raises(DataError, match=r"ssc_train\.h5 cannot be written"):
+    with pytest.raises(DataError, match=r"ssc_train\.h5 exists already"):
         encode_to_files(listed(folder, "\n".join(lines)), tmp_path / "ssc.h5")
     with pytest.raises(DataError, match=r"stray\.wav cannot be written"):
         encode_to_files(folder, folder / "stray.wav" / "ssc.h5")

@@ -8,7 +8,7 @@ from sample_networks import clips, document
 
 from snn_delays.engine import Engine, Network, checks, simulate
 from snn_delays.errors import NetworkFormatError, ShapeError, SnnDelaysError
-from snn_delays.network_format import parse
+from snn_delays.network_format import MAX_DELAY, parse
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -95,6 +95,8 @@ def test_a_small_file_cannot_ask_for_all_memory():
     one, whole = checks.clip_bytes(network), checks.total_bytes("cpu")
     assert one > 10**7
     assert checks.clips_at_once(network) * one <= max(whole // 8, one)
+    far = document(sizes=(1, 300, 1), max_delay=MAX_DELAY)  # lines of currents as long as a delay
+    assert checks.clip_bytes(parse(far)) > 8 * 300 * MAX_DELAY
 
 
 def test_a_file_whose_sums_overflow_is_refused_by_its_name(tmp_path):
@@ -117,7 +119,7 @@ def test_more_streams_than_the_memory_holds_are_refused():
 
 def test_a_state_of_another_network_is_refused():
     engine, other = Engine(parse(document())), Engine(parse(document(max_delay=9)))
-    for state in (None, other.start()):
+    for state in (None, other.start(), Engine(parse(document()), np.float32).start()):
         with pytest.raises(SnnDelaysError, match="`state` must be what `start` of this network"):
             engine.step(state, np.zeros((1, 5)))
 

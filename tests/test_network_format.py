@@ -241,6 +241,19 @@ def test_small_gzip_of_a_huge_text_is_refused(monkeypatch: pytest.MonkeyPatch) -
     assert MAX_BYTES > 10_000
 
 
+def test_what_could_not_be_read_is_not_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    network = parse(document())
+    for name, most, said in (("MAX_BYTES", 1000, "at most 0 MiB"), ("_MAX_LISTS", 10, "than 10")):
+        with monkeypatch.context() as patch:
+            patch.setattr(files, name, most)
+            for target in ("large.json", "large.json.gz"):
+                with pytest.raises(NetworkFormatError, match=f"{target}: .*{said}"):
+                    save_network(network, tmp_path / target)
+    assert not list(tmp_path.iterdir())
+
+
 def test_huge_sizes_are_refused_before_memory_is_taken() -> None:
     doc = document(max_delay=0)
     layer = doc["layers"][0]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from data_helpers import random_store
+from sample_networks import document
 from tiny import tiny_recipe
 
 from snn_delays import load_trained, training
@@ -13,6 +14,8 @@ from snn_delays.data.events import EventStore
 from snn_delays.data.hdf5 import write_events
 from snn_delays.data.inspect import describe
 from snn_delays.errors import DataError, RecipeError
+from snn_delays.network_format import parse, save_network
+from snn_delays.predictions import label_of
 from snn_delays.reporting import Reporter
 
 WORDS = ("--device", "cpu", "--set", "hidden=4", "--epochs", 1)
@@ -62,6 +65,20 @@ def test_labels_that_mean_other_classes_are_refused(folder, spikes, call, tmp_pa
                 code, _, err = call(*words)
                 assert code == 2
                 assert said + f"the network in {target}" in err
+    labels = np.where(np.arange(60) < 3, 3, spikes.labels)
+    more = replace(spikes, classes=("a", "b", "c", "d"), labels=labels)
+    write_all(folder, spikes, spikes, more)
+    with pytest.raises(DataError, match="classes of ssc test must be at most 3, those of ssc tr"):
+        training.train(recipe_of(), tmp_path / "refused", data_dir=folder)
+    for words in (("export", run, "-o", tmp_path / "x.json"), ("export", run / "network.json", "-o",
+                  tmp_path / "y.json", "--target", "generic", "--fit")):  # fmt: skip
+        code, out, _ = call(*words, "--data-dir", folder)
+        assert code == 0
+        assert "Not measured on held-out clips: The network in" in out
+        assert "Accuracy on" not in out
+    code, _, err = call("plot", run, "--data-dir", folder)
+    assert code == 2
+    assert "knows 3 classes, but ssc test has 140 channels and 4 classes" in err
     numbers = replace(spikes, classes=("0", "1", "2"))
     write_all(folder, spikes, numbers, spikes)
     training.train(recipe_of(), tmp_path / "numbers", data_dir=folder)
@@ -111,3 +128,60 @@ def test_a_run_may_be_named_by_its_path(folder, tmp_path):
     assert summary["train_clips"] == 60
     with pytest.raises(RecipeError, match="`recipe` must be a Recipe, as `load_recipe` gives it"):
         training.train("ssc", path)
+
+
+def test_a_class_named_twice_is_refused(folder, spikes, call, tmp_path):
+    write_all(folder, *[replace(spikes, classes=("a", "b", "a"))] * 3)
+    words = ("train", "--dataset", "ssc", "--data-dir", folder, "--out", tmp_path / "run", *WORDS)
+    code, _, err = call(*words)
+    assert code == 2
+    assert "`extra/keys` of ssc_train.h5 must be names that differ; got 'a' twice" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_brackets_in_names_are_shown(spikes, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    noisy = replace(spikes, classes=("[laughter]", "[/b]", "yes"))
+    write_all(tmp_path / "[old]", noisy, noisy, noisy)
+    code, out, _ = call("data", "inspect", tmp_path / "[old]" / "ssc_test.h5")
+    assert code == 0
+    assert "[laughter]: " in out
+    assert "[/b]: " in out
+    words = ("--dataset", "ssc", "--data-dir", "[old]", "--out", "[/x]", *WORDS)
+    code, out, _ = call("train", *words)
+    assert code == 0
+    assert "Result: [/x]" in out
+    code, out, _ = call("run", "[/x]/network.json", "[old]/ssc_test.h5", "-o", "[old]/a.npz")
+    assert code == 0
+    assert out.startswith("[old]/a.npz: 60 clips (")
+    code, out, _ = call("data", "split", "[old]/ssc_train.h5", "-o", "s[/4]/ssc.h5")
+    assert code == 0
+    assert "s[/4]/ssc_train.h5: " in out
+
+
+def test_run_folders_may_be_named_like_files(folder, call, tmp_path):
+    run = tmp_path / "lr.net"
+    words = ("--dataset", "ssc", "--data-dir", folder, "--out", run, *WORDS)
+    assert call("train", *words)[0] == 0
+    assert call("export", run, "-o", tmp_path / "x.json", "--data-dir", folder)[0] == 0
+
+
+def test_spike_files_are_not_for_analog_networks(folder, call, tmp_path):
+    save_network(parse(document(sizes=(140, 4, 3), encoding="analog")), tmp_path / "a.json")
+    words = ("run", tmp_path / "a.json", folder / "ssc_test.h5", "-o", tmp_path / "a.npz")
+    code, _, err = call(*words)
+    assert code == 2
+    assert "holds spikes, but the network takes real numbers" in err
+
+
+def test_the_true_class_is_that_of_the_file(folder, spikes):
+    doc = document(sizes=(140, 4, 3))
+    doc["input"] |= {"dataset": "", "channel_bin": 5}
+    network = parse(doc)
+    label = int(spikes.labels[0])
+    for classes, expected in (
+        (("x", "y", "z"), "xyz"[label]),
+        (("0", "1", "2"), network.readout.classes[label]),
+    ):
+        write_all(folder, *[replace(spikes, classes=classes)] * 3)
+        assert label_of(folder / "ssc_test.h5", network, 0) == expected

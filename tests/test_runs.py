@@ -10,6 +10,7 @@ import pytest
 from tiny import FLAGS, tiny_recipe
 
 from snn_delays import runs
+from snn_delays.atomic import locked
 from snn_delays.errors import RunError
 from snn_delays.runs import RunFolder
 
@@ -58,6 +59,33 @@ def test_a_run_that_cannot_start_leaves_no_folder(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunError, match="exists already"):
         RunFolder(tmp_path / "file").check(tiny_recipe(), resume=False)
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path, call):
+    run = tmp_path / "run"
+    run.mkdir()
+    with locked(run) as alone:  # as another process does while it trains
+        assert alone
+        code, _, err = call("train", *FLAGS, "--out", run)
+        assert (code, list(run.iterdir())) == (2, [])
+        assert f"Another process is training in {run}. Wait until it has ended, or" in err
+    with locked(run) as alone:
+        assert alone
+    with RunFolder(run).claimed(tiny_recipe(), resume=False), locked(run) as alone:
+        assert not alone
+    (run / "begun").touch()  # between the first check and the claim
+    with (
+        pytest.raises(RunError, match="exists already"),
+        RunFolder(run).claimed(tiny_recipe(), resume=False),
+    ):
+        pytest.fail("claimed")
+
+
+def test_commands_to_go_on_are_quoted(tmp_path):
+    folder = RunFolder(tmp_path / "my run")
+    assert f"--out '{folder.path}' --data-dir 'a b'" in folder.how_to_go_on("a b")
+    with pytest.raises(RunError, match=r"--out '.*my run'"):
+        folder.summary()
 
 
 def test_default_folders_do_not_collide(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import CountReporter, console, duration, percent
@@ -188,7 +189,7 @@ def _run(jobs: list[Job], folder: Path, engine: Engine, quiet: bool, output: Any
             time_needed = "time unknown"
         output.print(
             f"{len(jobs)} runs{done}; {engine.workers} at a time, threads each: {engine.threads}; "
-            f"{time_needed} → {folder}"
+            f"{time_needed} → {escape(str(folder))}"
         )
     with _Progress(output, len(missing), engine.workers, quiet) as progress:
         try:
@@ -216,9 +217,9 @@ def _report(
     if outcome.finished:
         results = collect(cells, outcome.finished)
         _print_table(results, study.seeds, output)
-        output.print(f"Result: [bold]{folder / 'results.csv'}[/]")
+        output.print(f"Result: [bold]{escape(str(folder / 'results.csv'))}[/]")
         for path in write_report(study, results, outcome.failed, folder):
-            output.print(f"Report: [bold]{path}[/]")
+            output.print(f"Report: [bold]{escape(str(path))}[/]")
     if outcome.failed:
         listed = "; ".join(f"{job.name}: {error}" for job, error in outcome.failed)
         raise TrainingError(
@@ -231,7 +232,7 @@ def _resume_command(jobs: list[Job], folder: Path) -> str:
     """What to type to do what is left of the study."""
     data_dir = jobs[0].data_dir
     data = "" if data_dir is None else f" --data-dir {quote(str(data_dir))}"
-    return f"snn-delays compare --resume --out {folder}{data}"
+    return f"snn-delays compare --resume --out {quote(str(folder))}{data}"
 
 
 class _Progress:

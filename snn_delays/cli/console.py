@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +24,7 @@ from rich.progress import (
 )
 
 from snn_delays.data.download import DownloadReporter
+from snn_delays.errors import SnnDelaysError
 from snn_delays.reporting import Reporter
 
 
@@ -34,6 +36,16 @@ def console() -> Console:
 def error_console() -> Console:
     """Standard error."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def check_picture(option: str, path: Path) -> None:
+    """Refuse a name that says another kind of picture than is written.
+
+    Raises:
+        SnnDelaysError: naming the option.
+    """
+    if path.suffix != ".png":
+        raise SnnDelaysError(option, "a file name that ends in .png", path)
 
 
 def percent(share: float | None) -> str:
@@ -80,7 +92,7 @@ class TerminalReporter(Reporter):
     def message(self, text: str) -> None:
         """A sentence for the user."""
         if self.lines:
-            self.output.print(f"{text} …", style="dim")
+            self.output.print(f"{text} …", style="dim", markup=False)
 
     def start(self, epochs: int, done: int, batches: int) -> None:
         """Open the bars."""

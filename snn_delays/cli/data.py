@@ -7,6 +7,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import CountReporter, TerminalDownload, console
@@ -54,7 +55,7 @@ def fetch_data(dataset: str, data_dir: Path, quiet: bool) -> None:
     with TerminalDownload(output) as bars:
         paths = fetch(dataset, data_dir, reporter=DownloadReporter() if quiet else bars)
     for path in paths:
-        output.print(str(path), soft_wrap=True)
+        output.print(escape(str(path)), soft_wrap=True)
 
 
 @opt.add_command(app, "list")
@@ -127,14 +128,14 @@ def _report(output_console: Console, written: dict[Path, EventStore], output: Pa
     """Say what was written, and how to train on it."""
     for path, store in written.items():
         output_console.print(
-            f"{path}: {len(store)} clips, {len(store.classes)} classes, "
+            f"{escape(str(path))}: {len(store)} clips, {len(store.classes)} classes, "
             f"{len(store.units) / len(store):.0f} spikes a clip",
             soft_wrap=True,
         )
     output_console.print("To train on it:")
     clips = sum(map(len, written.values()))
     for line in _how_to_train(list(written), output, clips):
-        output_console.print(f"  {line}", soft_wrap=True)
+        output_console.print(f"  {escape(line)}", soft_wrap=True)
 
 
 def _how_to_train(written: list[Path], output: Path, clips: int) -> list[str]:
@@ -165,13 +166,14 @@ def inspect_command(
 
     from snn_delays.data.inspect import describe
 
-    table = Table(title=str(file), show_header=False)
+    table = Table(title=escape(str(file)), show_header=False)
     facts = describe(file)
     facts["speakers"] = {
         "unknown" if number < 0 else number: clips for number, clips in facts["speakers"].items()
     }
     for key, value in facts.items():
-        table.add_row(key.removesuffix("_s").replace("_", " "), _words(value, _UNITS.get(key, "")))
+        words = _words(value, _UNITS.get(key, ""))
+        table.add_row(key.removesuffix("_s").replace("_", " "), escape(words))
     console().print(table)
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from snn_delays.cli import options as opt
-from snn_delays.cli.console import console, percent
+from snn_delays.cli.console import check_picture, console, percent
 from snn_delays.errors import SnnDelaysError
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ def evaluate_command(
     from snn_delays.data.variants import parse_variants
 
     variants = parse_variants(variant or [])
+    if plot is not None:
+        if not variants:
+            raise SnnDelaysError("--plot is a picture of variants", remedy="Add --variant.")
+        check_picture("--plot", plot)
     if not target.exists():
         raise SnnDelaysError(
             f"{target} does not exist", remedy="Name a run folder or a network.json."
@@ -84,7 +89,7 @@ def _evaluate_run(
     output: Any,
 ) -> tuple[ClipDataset, Score]:
     from snn_delays.assembly import check_device, load_split, load_trained
-    from snn_delays.evaluation import evaluate
+    from snn_delays.evaluation import check_fit, evaluate
     from snn_delays.nn import round_delays
     from snn_delays.runs import RunFolder
 
@@ -94,7 +99,7 @@ def _evaluate_run(
     recipe = recipe.model_copy(update={"dataset": name})
     data = load_split(recipe, split.value, data_dir)
     data = data.prepared_as(RunFolder(target).summary().get("data")).to(device)
-    _check_fit(data, net.in_features, classes, target)
+    check_fit(data, net.in_features, classes, target)
     integer = round_delays(net).to(device)
     rounded = evaluate(integer, data)
     live = evaluate(net.to(device), data)
@@ -113,12 +118,12 @@ def _evaluate_network(
     output: Any,
 ) -> tuple[ClipDataset, Score]:
     from snn_delays.engine import Network
-    from snn_delays.evaluation import answer, load_for_network
+    from snn_delays.evaluation import answer, check_fit, load_for_network
 
     network = Network.load(target)
     name = dataset.value if dataset else network.input.dataset
     data = load_for_network(network, name, split.value, data_dir)
-    _check_fit(data, network.input.channels, network.readout.classes, target)
+    check_fit(data, network.input.channels, network.readout.classes, target)
     result, margin = answer(network, data)
     output.print(
         f"{name} {split.value}: [bold]{percent(result.accuracy)}[/] "
@@ -151,17 +156,4 @@ def _evaluate_variants(
     output.print(table)
     points = [(v.kind, v.strength, a) for v, a in zip(variants, accuracies, strict=True)]
     save_figure(variant_curves(points, plain, 1 / len(data.classes)), plot)
-    output.print(f"Picture: [bold]{plot}[/]", soft_wrap=True)
-
-
-def _check_fit(data: ClipDataset, channels: int, classes: list[str], target: Path) -> None:
-    """Refuse data that the network was not made for."""
-    from snn_delays.data.dataset import check_classes
-
-    if (data.channels, len(data.classes)) != (channels, len(classes)):
-        raise SnnDelaysError(
-            f"The network in {target} takes {channels} channels and knows {len(classes)} classes, "
-            f"but {data.name} has {data.channels} channels and {len(data.classes)} classes",
-            remedy="Choose the --dataset it was trained on.",
-        )
-    check_classes(data, classes, f"the network in {target}")
+    output.print(f"Picture: [bold]{escape(str(plot))}[/]", soft_wrap=True)

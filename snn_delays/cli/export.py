@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import console
@@ -146,7 +147,7 @@ def export_command(
 
     from snn_delays.cli.export_report import report
 
-    report(original, network, recipe, data_dir)
+    report(original, network, recipe, source, data_dir)
 
 
 def _write_schema(output: Path | None) -> None:
@@ -157,7 +158,7 @@ def _write_schema(output: Path | None) -> None:
         print(json.dumps(json_schema(), indent=2))
     else:
         write_json(output, json_schema())
-        console().print(f"{output}: the JSON Schema of network.json")
+        console().print(f"{escape(str(output))}: the JSON Schema of network.json")
 
 
 def _format_of(output: Path | None) -> FormatName:
@@ -177,19 +178,20 @@ def _target_of(to: FormatName, target: TargetName | None) -> TargetName | None:
 
 def _read(source: Path) -> tuple[Network, Recipe | None]:
     """The network in a run folder (with its recipe), a network.json or a NIR file."""
-    if source.suffix == ".nir":
-        from snn_delays.nir_format import load_nir
+    if not source.is_dir():
+        if source.suffix == ".nir":
+            from snn_delays.nir_format import load_nir
 
-        return load_nir(source), None
-    if source.suffix == SUFFIXES[FormatName.netx]:
-        raise SnnDelaysError(
-            f"{source} is a netx file by its name, which cannot be read back",
-            remedy="Export from the run or its network.json.",
-        )
-    if source.is_file() or source.suffix in (".json", ".gz"):
-        from snn_delays.network_format import load_network
+            return load_nir(source), None
+        if source.suffix == SUFFIXES[FormatName.netx]:
+            raise SnnDelaysError(
+                f"{source} is a netx file by its name, which cannot be read back",
+                remedy="Export from the run or its network.json.",
+            )
+        if source.is_file() or source.suffix in (".json", ".gz"):
+            from snn_delays.network_format import load_network
 
-        return load_network(source), None
+            return load_network(source), None
     from snn_delays.export import run_network
     from snn_delays.runs import RunFolder
 
@@ -264,7 +266,7 @@ def _say_what(network: Network, path: Path) -> None:
     synapses = sum(layer.weights.size for layer in network.layers)
     longest = max(int(layer.delays.max()) for layer in network.layers)
     console().print(
-        f"{path}: {len(network.layers)} layers, {synapses} synapses, "
+        f"{escape(str(path))}: {len(network.layers)} layers, {synapses} synapses, "
         f"delays 0 to {longest} steps of {network.dt_ms:g} ms, {path.stat().st_size / 1e3:.0f} kB"
     )
 

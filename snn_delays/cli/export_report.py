@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from snn_delays.cli.console import console, percent
-from snn_delays.errors import DataError, NetworkFormatError
+from snn_delays.errors import NetworkFormatError, SnnDelaysError
 
 if TYPE_CHECKING:
     from snn_delays.config import Recipe
@@ -26,15 +26,20 @@ TOO_CLOSE = 1e-10
 
 
 def report(
-    original: Network, written: Network, recipe: Recipe | None, data_dir: Path | None
+    original: Network,
+    written: Network,
+    recipe: Recipe | None,
+    source: Path,
+    data_dir: Path | None,
 ) -> None:
-    """Print what changed from `original` to `written`, if anything, and what float32 changes.
+    """Print what changed from `original` of `source` to `written`, and what float32 changes.
 
-    Without data at hand it says so.
+    Without data at hand, or with those of another task, it says so.
     """
     try:
         data = _held_out(written, recipe, data_dir)
-    except (DataError, ModuleNotFoundError) as error:  # the engine's own needs are there alone
+        _check_fit(data, written, source)
+    except (SnnDelaysError, ModuleNotFoundError) as error:  # the engine's own needs are there alone
         console().print(f"Not measured on held-out clips: {escape(str(error))}")
         return
     if written.input.encoding == "spike_counts":
@@ -53,6 +58,12 @@ def _held_out(network: Network, recipe: Recipe | None, data_dir: Path | None) ->
     from snn_delays.evaluation import load_for_network
 
     return load_for_network(network, network.input.dataset, "test", data_dir)
+
+
+def _check_fit(data: ClipDataset, network: Network, source: Path) -> None:
+    from snn_delays.evaluation import check_fit
+
+    check_fit(data, network.input.channels, network.readout.classes, source)
 
 
 def _report_input(data: ClipDataset) -> None:

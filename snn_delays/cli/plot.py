@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from snn_delays.cli import options as opt
-from snn_delays.cli.console import console
+from snn_delays.cli.console import check_picture, console
 from snn_delays.errors import DataError, SnnDelaysError
 
 
@@ -18,7 +19,9 @@ def plot_command(
         Path | None,
         typer.Argument(help="With a network.json: DATA.npz or a spike file, as for `run`."),
     ] = None,
-    clip: Annotated[int, typer.Option("--clip", min=0, help="Which clip of DATA, from 0.")] = 0,
+    clip: Annotated[
+        int | None, typer.Option("--clip", min=0, help="Which clip of DATA. Default: 0, the first.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Picture to write. Default: clip-<number>.png."),
@@ -31,19 +34,26 @@ def plot_command(
     delays as matrix and histogram.
     """
     if data is not None:
+        clip = clip or 0
         path = output or Path(f"clip-{clip}.png")
+        check_picture("-o", path)
         _plot_clip(source, data, clip, path)
-        console().print(str(path))
+        console().print(escape(str(path)))
         return
     if source.is_file():
         raise SnnDelaysError(
             f"To draw {source} a clip is needed", remedy="Add DATA.npz or a spike file."
         )
+    if clip is not None or output is not None:
+        raise SnnDelaysError(
+            "--clip and -o are for one clip, in a network.json",
+            remedy="Name the network.json of the run, and DATA.",
+        )
     from snn_delays.plots import plot_run
     from snn_delays.runs import RunFolder
 
     for path in plot_run(RunFolder(source), data_dir):
-        console().print(str(path))
+        console().print(escape(str(path)))
 
 
 def _plot_clip(network: Path, data: Path, clip: int, path: Path) -> None:

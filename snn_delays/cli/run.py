@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import console
@@ -20,7 +21,7 @@ def run_command(
         bool, typer.Option("--spikes", help="Store every hidden spike (sample, step, neuron).")
     ] = False,
 ) -> None:
-    """Run an exported network, without torch.
+    """Run an exported network, without torch where DATA is an .npz.
 
     Writes classes [N], scores [N, classes] and spike_counts [N, hidden layers]; with --spikes also
     layer0_sample, layer0_step, layer0_neuron and so on for each hidden layer.
@@ -37,5 +38,5 @@ def run_command(
     counts = dict.fromkeys(names, 0)
     for index in result["classes"]:
         counts[names[index]] += 1
-    answers = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-    console().print(f"{output}: {len(result['classes'])} clips ({answers})")
+    answers = ", ".join(f"{escape(name)} {count}" for name, count in counts.items() if count)
+    console().print(f"{escape(str(output))}: {len(result['classes'])} clips ({answers})")

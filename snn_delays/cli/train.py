@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import TerminalReporter, console, duration, percent
@@ -159,7 +160,9 @@ def train_to_folder(
 
     reporter = _reporter(folder, output, tensorboard)
     if output is not None:
-        output.print(f"Recipe [bold]{recipe.name}[/], {recipe.delays} delays → {folder.path}")
+        output.print(
+            f"Recipe [bold]{recipe.name}[/], {recipe.delays} delays → {escape(str(folder.path))}"
+        )
     try:
         summary = train(
             recipe,
@@ -217,7 +220,7 @@ def report(summary: dict[str, Any], path: Path, output: Any) -> None:
             f"{percent(summary['test_accuracy_live'])})"
         )
     else:
-        output.print(f"Test was not evaluated: {summary['test_not_evaluated']}")
+        output.print(f"Test was not evaluated: {escape(summary['test_not_evaluated'])}")
     if summary["valid_accuracy"] is not None:
         output.print(
             f"Valid accuracy with integer delays: {percent(summary['valid_accuracy'])} "
@@ -227,7 +230,7 @@ def report(summary: dict[str, Any], path: Path, output: Any) -> None:
         f"{summary['parameters']} parameters, {summary['synapses']} synapses, "
         f"{duration(summary['wall_seconds'])}, {summary['samples_per_second']:.0f} clips/s"
     )
-    output.print(f"Result: [bold]{path}[/]")
+    output.print(f"Result: [bold]{escape(str(path))}[/]")
     output.print(
         "  summary.json (figures), network.json (integer delays and weights), plots/ (pictures)"
     )

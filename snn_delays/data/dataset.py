@@ -253,13 +253,16 @@ class SpikeDataset(ClipDataset):
 
 
 def check_classes(data: ClipDataset, classes: Sequence[str], of: str) -> None:
-    """Refuse data whose labels mean other classes than those `of` something else.
+    """Refuse data whose labels mean other classes than those `of` something else, or more.
 
     Labels without names (`0`, `1` and so on) may mean any.
 
     Raises:
-        DataError: naming the first label that means another class.
+        DataError: naming the first label that means another class, or how many there are.
     """
+    if len(data.classes) > len(classes):
+        expected = f"at most {len(classes)}, those of {of}"
+        raise DataError(f"The classes of {data.name}", expected, len(data.classes))
     for label, (own, other) in enumerate(zip(data.classes, classes, strict=False)):
         if own != other and str(label) not in (own, other):
             raise DataError(

@@ -22,7 +22,7 @@ from snn_delays.data import cochlea
 from snn_delays.data.audio import read_wav
 from snn_delays.data.events import EventStore, take_clips
 from snn_delays.data.hdf5 import image, writable
-from snn_delays.data.splitting import SPLITS, split_path
+from snn_delays.data.splitting import SPLITS, refuse_existing, split_path
 from snn_delays.errors import DataError
 
 _LONGEST_S = 15  # the file keeps single microseconds below 16 s
@@ -205,12 +205,14 @@ def encode_to_files(
         What was written where.
 
     Raises:
-        DataError: see `find_recordings` and `encode_recordings`; or a file cannot be written,
-            which is found out before the first is encoded. Nothing is written then.
+        DataError: see `find_recordings` and `encode_recordings`; or a file is there already or
+            cannot be written, which is found out before the first is encoded. Nothing is written
+            then.
     """
     recordings = find_recordings(source)
     splits = sorted({one.split for one in recordings})
     paths = [split_path(output, split) for split in splits]
+    refuse_existing(paths)
     with writable(paths) as files:
         start(len(recordings))
         store = encode_recordings(recordings, seed=seed, workers=workers, done=done)

@@ -195,12 +195,15 @@ def _own_classes(file: h5py.File, labels: NDArray[np.int64], source: str) -> tup
             raise DataError(f"`labels` of {source}", f"below {_MOST_CLASSES}", last)
         return tuple(str(label) for label in range(last + 1))
     try:
-        return tuple(
+        names = tuple(
             key.decode("utf-8") if isinstance(key, bytes) else str(key)
             for key in file["extra/keys"][:]
         )
     except UnicodeDecodeError as error:
         raise DataError(f"`extra/keys` of {source} is not UTF-8 text") from error
+    if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+        raise DataError(f"`extra/keys` of {source}", "names that differ", f"{twice!r} twice")
+    return names
 
 
 def _pack_block(
@@ -276,7 +279,7 @@ def write_all(stores: Mapping[Path, EventStore]) -> None:
     `read_events` gives back the same events.
 
     Raises:
-        DataError: an event at or after 16 s, or a file that cannot be written.
+        DataError: an event at or after 16 s, a label over 65535, or a file that cannot be written.
     """
     with writable(stores) as files:
         for file, store in zip(files, stores.values(), strict=True):
@@ -309,6 +312,8 @@ def image(store: EventStore) -> bytes:
     _refuse_first(
         late, store.times_us, "times_us", f"below {_WRITE_LIMIT_US}", store.source, store.offsets
     )
+    large = store.labels >= _MOST_CLASSES
+    _refuse_first(large, store.labels, "labels", f"below {_MOST_CLASSES}", store.source)
     seconds = (store.times_us / 1e6).astype(np.float32)
     with h5py.File("memory", "w", driver="core", backing_store=False) as file:
         _write_ragged(file, "spikes/times", seconds, store.offsets, np.float32)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,26 @@ SPLITS = ("train", "valid", "test")
 
 
 def split_path(output: str | os.PathLike[str], split: str) -> Path:
-    """The file of a split: `NAME_train.h5` for `NAME.h5`; `output` itself where it has no name."""
+    """The file of a split: `NAME_train.h5` for `NAME.h5`; `output` itself where it has no name.
+
+    Raises:
+        DataError: the name is one of a compressed file.
+    """
     target = Path(output)
+    if target.suffix == ".gz":
+        raise DataError("-o", "a name that ends in .h5, as the file is not compressed", target)
     return target.with_name(f"{target.stem}_{split}{target.suffix}") if split else target
+
+
+def refuse_existing(paths: Iterable[Path]) -> None:
+    """Refuse to replace data.
+
+    Raises:
+        DataError: one of the files is there already.
+    """
+    for path in paths:
+        if path.exists():
+            raise DataError(f"{path} exists already", remedy="Choose another -o, or move it away.")
 
 
 def draw_splits(labels: NDArray[np.int64], seed: int = 0) -> NDArray[np.int64]:
@@ -62,9 +80,7 @@ def split_file(
             clips; or a file is there already, or cannot be written.
     """
     path = Path(source)
-    there = next((str(p) for s in SPLITS if (p := split_path(output, s)).exists()), None)
-    if there is not None:
-        raise DataError(f"{there} exists already", remedy="Choose another -o, or move it away.")
+    refuse_existing(split_path(output, split) for split in SPLITS)
     with tempfile.TemporaryDirectory() as folder, unpacked(path, Path(folder)) as plain:
         store = read_events(plain, channels=LARGEST_CHANNELS, source=path.name)
     counts = np.bincount(store.labels, minlength=len(store.classes))

@@ -118,7 +118,13 @@ def clip_bytes(network: Network, dtype: type[np.floating] = np.float64) -> int:
         layer.out_features * (1 if isinstance(layer.neuron, LIF) else number)
         for layer in network.layers
     )
-    return (data.steps + data.tail_steps) * outputs + 2 * number * data.steps * data.channels
+    steps = data.steps + data.tail_steps
+    lines = max(  # of one layer after the other, with room for the largest delay
+        (number * layer.out_features + number * layer.in_features)
+        * (int(layer.delays.max(initial=0)) + steps)
+        for layer in network.layers
+    )
+    return steps * outputs + 2 * number * data.steps * data.channels + lines
 
 
 def clips_at_once(network: Network, most: int = 256) -> int:

@@ -12,7 +12,7 @@ import math
 import os
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -212,10 +212,11 @@ class Engine:
 
         Raises:
             ShapeError: wrong shape, or values that are not what the encoding says.
-            SnnDelaysError: the state is none of this network's.
+            SnnDelaysError: the state is of other sizes, or of another dtype, than this network's.
         """
         shapes = [layer.ring_shape for layer in self._layers]
-        if not isinstance(state, State) or [r.shape[1:] for r in state.rings] != shapes:
+        ours = isinstance(state, State) and [r.shape[1:] for r in state.rings] == shapes
+        if not ours or any(v.dtype != self.dtype for v in state.voltages):
             raise SnnDelaysError("`state`", "what `start` of this network gave", shown(state))
         signal = self._read(spikes, channels=self.network.input.channels)
         if len(signal) != len(state.margin):
@@ -298,6 +299,12 @@ class Network(network_format.Network):
     def engine(self) -> Engine:
         """The engine of this network, in float64."""
         return Engine(self)
+
+    def model_copy(self, **changes: Any) -> Self:
+        """A copy, with an engine of its own; see pydantic's `BaseModel.model_copy`."""
+        copied = super().model_copy(**changes)
+        vars(copied).pop("engine", None)
+        return copied
 
     def run(self, x: np.ndarray) -> Result:
         """Run whole clips `[N, steps, channels]`, clips first; see `Engine.run` and `Result`."""

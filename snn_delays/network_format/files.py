@@ -45,8 +45,7 @@ def load_network(source: str | os.PathLike[str] | bytes) -> Network:
     _check_size(name, len(data))
     if data.startswith(_GZIP_MAGIC):
         data = _decompress(name, data)
-    if data.count(b"[") + data.count(b"{") > _MAX_LISTS:
-        raise NetworkFormatError(f"{name}: more than {_MAX_LISTS} lists and objects")
+    _check_lists(name, data)
     return parse(_decode(name, data), name)
 
 
@@ -78,8 +77,14 @@ def parse(document: Any, name: str = "network.json") -> Network:
 
 
 def save_network(network: Network, path: str | os.PathLike[str]) -> None:
-    """Write `network` to `path`, atomically; compressed where the name ends in .gz."""
+    """Write `network` to `path`, atomically; compressed where the name ends in .gz.
+
+    Raises:
+        NetworkFormatError: it is larger than what `load_network` reads.
+    """
     data = dumps(network).encode()
+    _check_size(os.fspath(path), len(data))
+    _check_lists(os.fspath(path), data)
     if os.fspath(path).endswith(".gz"):
         data = gzip.compress(data, mtime=0)
     atomic.write_bytes(path, data)
@@ -127,6 +132,11 @@ def _check_size(name: str, size: int) -> None:
         raise NetworkFormatError(
             f"{name}: the file", f"at most {MAX_BYTES >> 20} MiB of JSON", f"{size / 2**20:.0f} MiB"
         )
+
+
+def _check_lists(name: str, data: bytes) -> None:
+    if data.count(b"[") + data.count(b"{") > _MAX_LISTS:
+        raise NetworkFormatError(f"{name}: more than {_MAX_LISTS} lists and objects")
 
 
 def _decompress(name: str, data: bytes) -> bytes:
