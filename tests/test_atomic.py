@@ -79,6 +79,24 @@ def test_of_several_files_none_appears_when_one_fails(tmp_path):
     assert sorted(tmp_path.iterdir()) == [one, other]
 
 
+def test_a_file_is_on_disk_before_it_gets_its_name_and_its_folder_after(tmp_path, monkeypatch):
+    path, replace, done = tmp_path / "file.txt", os.replace, []
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.fstat(handle).st_ino))
+    monkeypatch.setattr(os, "replace", lambda *names: done.append("named") or replace(*names))
+    atomic.write_text(path, "x")
+    assert done == [path.stat().st_ino, "named", tmp_path.stat().st_ino]
+
+
+def test_a_file_has_the_rights_that_the_umask_leaves_it(tmp_path):
+    before = os.umask(0o027)
+    try:
+        atomic.write_text(tmp_path / "file.txt", "x")
+    finally:
+        after = os.umask(before)
+    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == 0o640
+    assert after == 0o027
+
+
 def test_a_link_stays_a_link_and_its_file_gets_the_content(tmp_path):
     (tmp_path / "there").mkdir()
     target, link = tmp_path / "there" / "file.txt", tmp_path / "link.txt"

@@ -124,6 +124,14 @@ def test_biases_and_thresholds_have_bits_on_loihi2(scale_of):
         assert (error <= fitted.weight_scale / 2).all()
 
 
+def test_weights_are_too_large_on_either_side_of_0():
+    doc = document()
+    row = [[-300], [-128], [-127], [127], [128]]
+    doc["layers"][0] |= {"weights": [row] * 7, "weight_scale": 0.01}
+    found = [str(v) for v in violations(parse(doc), CHIPS["generic"]) if v.layer == 0]
+    assert found == ["layer 0: 21 weights of more than 8 bits"]
+
+
 def test_a_layer_of_zeros_and_one_delay_an_input_survive():
     doc = document()
     layer = doc["layers"][0]

@@ -144,6 +144,17 @@ def test_variants_give_a_table_and_a_picture(call, trained, tmp_path):
     assert "--variant must be one of" in err
 
 
+def test_variants_are_drawn_by_the_seed_that_is_given(call, trained, tmp_path, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(
+        "snn_delays.data.variants.altered", lambda data, variant, seed: seeds.append(seed) or data
+    )
+    words = ("evaluate", trained[0].path, "--variant", "counts-only", "--plot", tmp_path / "a.png")
+    assert call(*words)[0] == 0
+    assert call(*words, "--seed", 7)[0] == 0
+    assert seeds == [0, 7]
+
+
 def test_counts_in_lines_where_there_is_no_terminal():
     output = Console(file=io.StringIO(), width=200)
     with CountReporter(output, "recordings") as bar:

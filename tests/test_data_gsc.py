@@ -7,13 +7,17 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_recipe
 
 from snn_delays import data
 from snn_delays.data import gsc
 from snn_delays.data.frames import FrameDataset
-from snn_delays.data.gsc import BANDS, PARTS, STEPS, list_clips, log_mel, open_frames
+from snn_delays.data.gsc import BANDS, FEATURES, PARTS, STEPS, list_clips, log_mel, open_frames
 from snn_delays.data.sources import SOURCES
 from snn_delays.errors import DataError, MissingSplitError
+from snn_delays.export import export_run
+from snn_delays.runs import RunFolder
+from snn_delays.training import train
 
 soundfile = pytest.importorskip("soundfile", reason="the extra `gsc` is not installed")
 pytest.importorskip("torchaudio", reason="the extra `gsc` is not installed")
@@ -160,6 +164,31 @@ def test_a_run_keeps_its_normalisation(folder):
         valid.prepared_as(stored | {"features": "published"})
     with pytest.raises(DataError, match="140 numbers each"):
         valid.prepared_as(stored | {"mean": [1.0]})
+
+
+@pytest.mark.parametrize("features", FEATURES)
+def test_evaluate_prepares_recordings_as_in_training(folder, tmp_path, call, monkeypatch, features):
+    """Of the run and of its network, even where the recordings of train have changed since."""
+    batch, fed = FrameDataset.batch, []
+
+    def seen(data, indices):
+        x, labels = batch(data, indices)
+        fed.append(x)
+        return x, labels
+
+    recipe = tiny_recipe(dataset="gsc", features=features, epochs=1)
+    run = RunFolder(tmp_path / "run")
+    train(recipe, run, data_dir=folder.parents[1])
+    export_run(run)
+    expected, _ = load(folder, "test", steps=recipe.steps, features=features).batch(torch.arange(2))
+    for path in folder.glob("*/00000000_nohash_0.wav"):
+        write(path, np.zeros(16_000))
+    monkeypatch.setattr(FrameDataset, "batch", seen)
+    for target in (run.path, run.network_file):
+        fed.clear()
+        assert call("evaluate", target, "--data-dir", folder.parents[1])[0] == 0
+        assert len(fed) > 0
+        assert all(torch.equal(x, expected) for x in fed)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -112,6 +114,18 @@ def test_bad_source_leaves_nothing_behind(source):
     assert not (source.parent / "cache").exists()
     with pytest.raises(DataError, match=r"missing\.h5 cannot be read"):
         opened(source.with_name("missing.h5"))
+
+
+def test_what_was_left_half_written_goes_after_a_day(source):
+    """Not before: another process may be writing it."""
+    folder = source.parent / "cache"
+    folder.mkdir()
+    names = {".a-abcdefgh.tmp": 90_000, ".b-abcdefgh.tmp.h5": 80_000, ".own": 90_000}
+    for name, age_s in names.items():
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - age_s,) * 2)
+    opened(source)
+    assert [path.name for path in stores(source)][:-1] == [".b-abcdefgh.tmp.h5", ".own"]
 
 
 def test_unusable_cache_folder(source):

@@ -48,6 +48,21 @@ def test_a_scale_that_overflows_is_refused_even_of_weights_that_are_0():
         Engine(parse(text))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weights": np.full((7, 5, 1), 1e300).tolist(), "weight_scale": 1e-300},
+        {"bias": [0.0, -1e300, 0.0, 0.0, 0.0, 0.0, 0.0]},
+    ],
+    ids=["integers before their scale", "bias"],
+)
+def test_every_part_of_a_sum_counts(changes):
+    text = document()
+    text["layers"][0] |= changes
+    with pytest.raises(NetworkFormatError, match=r"`layers\[0\]`: the weights and bias of output"):
+        Engine(parse(text))
+
+
 @pytest.mark.parametrize("readout", ["softmax_sum", "max", "mean", "last"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("soft", [False, True])

@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_helpers import store_of
+from sample_networks import document
 from test_verify import needed
 from tiny import tiny_recipe
 
 from snn_delays import verify as verify_module
 from snn_delays.assembly import load_split, load_trained, network_from_recipe
 from snn_delays.config import load_recipe
+from snn_delays.data.dataset import SpikeDataset
 from snn_delays.engine import Engine
 from snn_delays.export import run_network, to_network
 from snn_delays.fidelity import compare_engines
+from snn_delays.network_format import parse
 from snn_delays.nn import clamp_delays, round_delays
 from snn_delays.verify import verify
 
@@ -76,6 +80,16 @@ def test_five_hundred_clips_of_shd():
     assert check_same_spikes(net, network, data, 500) > 100_000
     low = compare_engines(Engine(network), Engine(network, np.float32), data, 500)
     assert low.different_cells < 1e-4 * low.spikes[0]
+
+
+def test_the_margin_of_a_comparison_is_the_smallest_of_all_batches(monkeypatch):
+    monkeypatch.setattr("snn_delays.fidelity.clips_at_once", lambda network: 1)
+    store, doc = store_of([[], [(5000, 0)], []]), document(sizes=(10, 1, 3), steps=4)
+    doc["layers"][0] |= {"weights": [[[0.5]] * 10], "bias": [0.0]}
+    engine = Engine(parse(doc))  # rests at -0.25 and spikes above 1
+    data = SpikeDataset(store, range(3), dt_ms=10, steps=4, channel_bin=1)
+    assert compare_engines(engine, engine, data).margin == 0.75
+    assert compare_engines(engine, engine, data, 1).margin == 1.25
 
 
 @pytest.mark.parametrize("simulator", ["nest", "brian2"])

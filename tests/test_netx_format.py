@@ -172,6 +172,25 @@ def test_what_netx_cannot_hold_is_refused(network: Any, said: str, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_two_contacts_the_one_that_is_not_pruned_is_kept(tmp_path: Path) -> None:
+    weights = [[[0, 9]] * 4 + [[-4, 0]]] * 7
+    save_netx(
+        scaled(kernel_count=2, weights=weights, delays=np.full((7, 5, 2), [3, 1]).tolist()),
+        tmp_path / "a.net",
+    )
+    found = fields(tmp_path / "a.net")
+    assert found["layer/1/weight"].tolist() == [[9, 9, 9, 9, -4]] * 7
+    assert found["layer/1/delay"].tolist() == [[1, 1, 1, 1, 3]] * 7
+
+
+@pytest.mark.parametrize(("tau", "decay"), [(1e4, 1), (1.0001, 4095)])
+def test_a_leak_is_never_rounded_to_none_nor_to_all(tau: float, decay: int, tmp_path: Path) -> None:
+    network = fitted(tau=tau)
+    save_netx(network, tmp_path / "a.net")
+    assert fields(tmp_path / "a.net")["layer/1/neuron/vDecay"] == decay
+    assert netx_network(network).layers[0].neuron.tau == 4096 / decay
+
+
 def test_export_writes_netx(call: Any, trained: Any, tmp_path: Path) -> None:
     words = ["export", trained[0].path, "-o", tmp_path / "a.net"]
     code, out, err = call(*words)

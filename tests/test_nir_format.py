@@ -100,6 +100,16 @@ def test_nirtorch_gives_the_same_output(options: dict[str, Any]) -> None:
     assert sum(s.sum() for s in result.spikes) > 50
 
 
+def test_nirtorch_starts_at_rest() -> None:
+    """From 0 the neuron would spike in the first step already."""
+    doc = document(sizes=(1, 1), max_delay=0, readout="spike_count", steps=4, tail_steps=0)
+    doc["layers"][0] |= {"weights": [[[1.75]]], "bias": [0.0]}
+    doc["layers"][0]["neuron"]["v_reset"] = -1.0
+    network, x = parse(doc), np.ones((1, 4, 1))
+    assert Engine(network).run(x).output.ravel().tolist() == [0, 1, 0, 1]
+    assert run_nirtorch(to_nir(network), x, 0.01).ravel().tolist() == [0, 1, 0, 1]
+
+
 def run_spikingjelly(graph: Any, x: np.ndarray, dt: float) -> np.ndarray:
     """The graph's output `[N, T, classes]`, step by step, by SpikingJelly's own reader."""
     torch = pytest.importorskip("torch")

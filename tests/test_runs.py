@@ -97,6 +97,15 @@ def test_default_folders_do_not_collide(tmp_path, monkeypatch):
     assert second.name.startswith("shd-")
 
 
+def test_a_run_starts_where_a_killed_one_left_only_half_a_file(tmp_path):
+    folder = RunFolder(tmp_path)
+    (tmp_path / ".recipe-abcdefgh.tmp.toml").touch()
+    folder.check(tiny_recipe(), resume=False)
+    (tmp_path / ".recipe.toml").touch()
+    with pytest.raises(RunError, match="exists already"):
+        folder.check(tiny_recipe(), resume=False)
+
+
 def test_the_commit_is_that_of_the_source_tree(tmp_path, monkeypatch):
     package = tmp_path / "snn_delays"
     package.mkdir()
