@@ -19,6 +19,7 @@ from snn_delays.data import ClipDataset
 from snn_delays.data.dataset import check_classes
 from snn_delays.data.events import SourceFile
 from snn_delays.errors import MissingSplitError, RunError, SnnDelaysError
+from snn_delays.functional import round_delay
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import clamp_delays, delay_layers, freeze_weights, quantise
 from snn_delays.runs import Record, RunFolder, as_folder
@@ -156,6 +157,9 @@ def start_from(net: DelaySNN, run: str) -> None:
     clamp_delays(net)  # they may have another range than those of `run`
     for layer in delay_layers(net).values():
         layer.start_delay.clamp_(0, layer.delay_limit)
+        if layer.delays != "learned":  # whole numbers, whatever those of `run` were
+            layer.delay.data.copy_(round_delay(layer.delay, layer.delay_limit))
+            layer.start_delay.copy_(layer.delay)
 
 
 def load_trained(folder: RunFolder | str | Path) -> tuple[DelaySNN, Recipe, list[str]]:

@@ -166,6 +166,14 @@ class Recipe(BaseModel):
                 f"learn_weights = false leaves nothing to learn unless delays is 'learned'; "
                 f"got {self.delays!r}"
             )
+        limit = self.max_delay
+        if self.quantization.max_delay is not None:
+            limit = min(limit, self.quantization.max_delay)
+        if self.quantization.delay_step > max(1, limit):
+            raise ValueError(
+                f"quantization.delay_step must be at most the largest delay, {limit}; got "
+                f"{self.quantization.delay_step}"
+            )
         if self.max_delay >= self.steps + self.tail_steps:
             raise ValueError(
                 f"max_delay must be less than steps + tail_steps = {self.steps + self.tail_steps}; "

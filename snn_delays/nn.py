@@ -119,10 +119,10 @@ class DelayLinear(nn.Module):
         """Draw new weights and delays from torch's random state."""
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
         # As many numbers whatever the mode, so that arms of one seed start from the same weights.
-        drawn = torch.empty_like(self.weight).uniform_(0.0, 1.0).mul_(self.max_delay)
+        drawn = torch.empty_like(self.weight).uniform_(0.0, 1.0).mul_(self.delay_limit)
         self.delay.copy_(drawn[: self.delay.shape[0], : self.delay.shape[1]])
         if self.delays != "learned":
-            self.delay.copy_(round_delay(self.delay, self.max_delay))
+            self.delay.copy_(round_delay(self.delay, self.delay_limit))
         self.start_delay.copy_(self.delay)
         if self.bias is not None:
             self.bias.zero_()
@@ -229,9 +229,9 @@ def quantise(
     check_whole("delay_step", delay_step, 1)
     for layer in delay_layers(net).values():
         layer.quantised, layer.weight_bits, layer.delay_step = True, weight_bits, delay_step
-        if max_delay is not None:
-            layer.delay_limit = min(max_delay, layer.max_delay)
-            layer.start_delay.clamp_(0, layer.delay_limit)
+        most = layer.max_delay if max_delay is None else max_delay
+        layer.delay_limit = min(most, layer.max_delay)
+        layer.start_delay.clamp_(0, layer.delay_limit)
         layer.clamp_delays()
 
 

@@ -74,8 +74,12 @@ def summarise(
 
 
 def session(device: str) -> Record:
-    """With what a run trains from here on: commit, versions, machine, device, threads."""
-    place = {"device": device_name(device), "threads": torch.get_num_threads()}
+    """With what a run trains from here on: commit, versions, machine, device, threads and so on."""
+    place = {
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
     return {"git_commit": git_commit(), **versions(), **place}
 
 

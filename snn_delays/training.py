@@ -112,6 +112,7 @@ def train(
         if (dropped := splits.train.dropped_share) > MANY_LATE:
             length = recipe.steps * recipe.dt_ms
             reporter.message(f"Leaving out {dropped:.0%} of the spikes, those after {length:g} ms")
+        _refuse_lone_clip(recipe, len(splits.train))
         together = min(recipe.batch_size, len(splits.train))
         clips = together if world is None else math.ceil(together / world.size)
         memory.refuse_too_large(recipe, *sizes, clips, device, limit)
@@ -176,6 +177,17 @@ def _train_epochs(
     finally:
         reporter.stop()
     return progress, earlier
+
+
+def _refuse_lone_clip(recipe: Recipe, clips: int) -> None:
+    """Batch norm needs two values of a channel in each batch."""
+    last = clips % recipe.batch_size or recipe.batch_size
+    if min(last, clips) * (recipe.steps + recipe.tail_steps) == 1:
+        raise RecipeError(
+            f"The last of the batches that {clips} clips make, one clip of one step, is too small "
+            "for batch norm",
+            remedy="Choose another batch_size.",
+        )
 
 
 def _seed(*numbers: int) -> int:

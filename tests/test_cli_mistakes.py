@@ -26,7 +26,17 @@ import typer
         (["data", "inspect", "OUT/none.h5"], "none.h5"),
         (["compare", "--delays", "none,somatic"], "--delays must be a list of"),
         (["compare", "--delays", "fixed,fixed"], "each once; got fixed,fixed"),
-        (["compare", "--set", "delays=fixed"], "Name its arms: --delays fixed,learned."),
+        (["compare", "--set", "delays=fixed"], "Name its arms: --delays fixed,learned (or"),
+        (
+            ["compare", "--set", "granularity=axonal"],
+            "--set granularity changes nothing",
+        ),
+        (["compare", "--axis", "hidden=[8],[ 8]"], "--axis hidden must be a list of different"),
+        (["compare", "--axis", "max_delay=8,8.0"], "--axis max_delay must be a list of different"),
+        (
+            ["train", "--set", "quantization.delay_step=25"],
+            "delay_step must be at most the",
+        ),
         (["compare", "--resume"], "--resume needs --out"),
         (["compare", "--resume", "--out", "OUT"], "holds no study"),
         (["compare", "--resume", "--out", "OUT", "--epochs", "2"], "Leave out --recipe"),

@@ -18,7 +18,7 @@ from snn_delays.compare.origin import command, data, protocol
 from snn_delays.compare.plan import Cell, Study
 from snn_delays.compare.report import make_report, to_html, to_markdown, write_report
 from snn_delays.compare.results import CellResult, Results, collect
-from snn_delays.compare.sections import along_axes, details
+from snn_delays.compare.sections import _mean_by, along_axes, details
 from snn_delays.compare.wording import (
     points,
     recipe_text,
@@ -404,3 +404,22 @@ def test_it_prints_on_paper_with_nothing_cut_off(browser, report):
     assert page.evaluate(wide) == 0
     assert page.pdf(format="A4").startswith(b"%PDF")
     page.close()
+
+
+def test_runs_that_were_tested_and_others_that_were_not_are_not_compared(study):
+    cells, _, outcome, _ = study
+    (job, summary), *others = outcome.finished
+    mixed = [(job, {**summary, "test_accuracy": None}), *others]
+    with pytest.raises(RunError, match=r"1 of 4 runs were not tested. Delete summary.json and"):
+        collect(cells, mixed)
+
+
+def test_tables_hold_means_over_seeds_and_the_change_by_rounding(study):
+    cells, _, outcome, _ = study
+    for result in collect(cells, outcome.finished).cells:
+        answers = result.answers.values()
+        rounded = np.mean([a.rounded == a.labels for a in answers])
+        live = np.mean([a.live == a.labels for a in answers])
+        assert result.rounding.mean == pytest.approx(rounded - live)
+        first = [np.mean((a.rounded == 0)[a.labels == 0]) for a in answers]
+        assert _mean_by(result, "labels", [0]) == pytest.approx([np.mean(first)])

@@ -49,6 +49,10 @@ def test_overrides_are_toml_values_or_plain_words():
         ("sigma_floor=1e-25", "`sigma_floor`: .*greater than or equal to 0.001"),
         ("seed=true", "`seed` must not be true or false"),
         ("hidden=true,8", "`hidden` must not be true or false"),
+        (
+            "quantization.delay_step=9 quantization.max_delay=8",
+            "largest delay, 8; got 9",
+        ),
         ("augment.noise=true", "`augment.noise` must not be true or false"),
         ('name="\U0001f600"', "`name`: string should match pattern"),
         ("sigma_floor=99", "sigma_floor must be at most sigma_start"),

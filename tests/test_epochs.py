@@ -9,6 +9,7 @@ from tiny import tiny_recipe, tiny_run
 
 from snn_delays import training
 from snn_delays.assembly import load_trained
+from snn_delays.errors import RecipeError
 from snn_delays.optimisation import Optimisation
 from snn_delays.progress import Progress
 from snn_delays.reporting import Reporter
@@ -90,3 +91,22 @@ def test_gradients_are_clipped_to_their_norm(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(Optimisation, "step", measured)
     tiny_run(tmp_path / "run", epochs=1, clip_norm=limit)
     assert (max(norms) <= 1.001e-3) == (limit is not None)
+
+
+@pytest.mark.parametrize("batch_size", [1, 1919])
+def test_a_last_batch_of_one_value_is_refused_before_training(tmp_path, batch_size):
+    recipe = tiny_recipe(steps=1, tail_steps=0, max_delay=0, batch_size=batch_size)
+    with pytest.raises(RecipeError, match="1920 clips make, one clip of one step, is too small"):
+        training.train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_spike_rates_are_per_neuron_and_step_whatever_the_batch(tmp_path):
+    rates = []
+    for batch_size in (1920, 500):
+        recipe = tiny_recipe(epochs=1, batch_size=batch_size, weight_lr=1e-9, dropout=0.0)
+        training.train(recipe, tmp_path / str(batch_size))
+        (record,) = RunFolder(tmp_path / str(batch_size)).read_metrics()
+        rates += record["spike_rates"]
+    assert rates[0] == pytest.approx(rates[1], rel=0.2)
+    assert 0.01 < rates[0] < 1

@@ -6,7 +6,7 @@ import torch
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.networks import DelaySNN, class_scores
 from snn_delays.neurons import LeakyIntegrator
-from snn_delays.nn import round_delays
+from snn_delays.nn import delay_layers, round_delays
 
 
 def network(**changes):
@@ -160,3 +160,27 @@ def test_bad_input_is_refused():
         network(readout="first")
     with pytest.raises(SnnDelaysError, match="`hidden` must be"):
         DelaySNN(6, [], 4, max_delay=5)
+
+
+def test_one_clip_of_one_step_is_no_batch_to_train_on():
+    net = DelaySNN(4, [5], 3, max_delay=4)
+    with pytest.raises(ShapeError, match="more than one step or clip, for batch norm"):
+        net(torch.zeros(1, 1, 4))
+    assert net.eval()(torch.zeros(1, 1, 4)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_settings_reach_every_neuron(value):
+    net = DelaySNN(4, [5, 5], 3, max_delay=4, decay_input=value, detach_reset=value)
+    assert net.integrator.decay_input is value
+    for block in net.hidden_blocks():
+        assert (block.neuron.decay_input, block.neuron.detach_reset) == (value, value)
+
+
+def test_delays_are_drawn_uniformly_over_their_range():
+    torch.manual_seed(0)
+    for layer in delay_layers(DelaySNN(40, [50], 3, max_delay=20)).values():
+        delay = layer.delay.detach()
+        assert abs(float(delay.mean()) - 10) < 1.5
+        assert delay.min() < 1
+        assert delay.max() > 19

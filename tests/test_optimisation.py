@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from tiny import tiny_recipe
 
 from snn_delays.config import make_recipe
 from snn_delays.networks import DelaySNN
@@ -86,3 +87,12 @@ def test_sigma_shrinks_geometrically_to_its_floor_and_stays():
     ratios = {round(b / a, 9) for a, b in itertools.pairwise(sigmas[:21])}
     assert len(ratios) == 1
     assert sigma_at(make_recipe({"sigma_share": 0.0}), 0) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+)
+def test_the_optimisers_are_those_of_the_recipe(name, kind):
+    net = DelaySNN(2, [3], 2, max_delay=1)
+    found = Optimisation(net, tiny_recipe(optimizer=name)).optimisers
+    assert {type(optimiser) for optimiser in found.values()} == {kind}

@@ -4,19 +4,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from data_helpers import random_store
 from sample_networks import document
 from tiny import tiny_recipe
 
 from snn_delays import load_trained, training
+from snn_delays.atomic import locked
 from snn_delays.compare import study
 from snn_delays.data.events import EventStore
 from snn_delays.data.hdf5 import write_events
 from snn_delays.data.inspect import describe
 from snn_delays.errors import DataError, RecipeError
 from snn_delays.network_format import parse, save_network
+from snn_delays.nn import delay_layers
 from snn_delays.predictions import label_of
 from snn_delays.reporting import Reporter
+from snn_delays.runs import RunFolder
 
 WORDS = ("--device", "cpu", "--set", "hidden=4", "--epochs", 1)
 
@@ -185,3 +189,41 @@ def test_the_true_class_is_that_of_the_file(folder, spikes):
     ):
         write_all(folder, *[replace(spikes, classes=classes)] * 3)
         assert label_of(folder / "ssc_test.h5", network, 0) == expected
+
+
+def test_an_init_run_gives_its_recipe_for_other_data_too(folder, call, tmp_path):
+    words = ("--dataset", "ssc", "--data-dir", folder, *WORDS)
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    assert call("train", *words, "--set", "tau=4.0", "--out", first)[0] == 0
+    assert call("train", *words, "--init", first, "--out", second)[0] == 0
+    assert RunFolder(second).recipe().tau == 4.0
+    code, _, _ = call("train", *words, "--init", first, "--delays", "fixed", "--out", third)
+    assert code == 0
+    for layer in delay_layers(load_trained(third)[0]).values():
+        assert torch.equal(layer.delay, layer.delay.round())
+        assert torch.equal(layer.start_delay, layer.delay)
+
+
+def test_a_study_does_not_mix_data(folder, spikes, call, tmp_path):
+    out = tmp_path / "study"
+    words = ("--delays", "fixed,learned", "--seeds", 1, "--workers", 1, "--out", out, *WORDS)
+    assert call("compare", "--dataset", "ssc", "--data-dir", folder, *words)[0] == 0
+    again = ("compare", "--resume", "--out", out, "--data-dir", folder, "--workers", 1)
+    with locked(out) as alone:
+        assert alone
+        code, _, err = call(*again)
+        assert code == 2
+        assert f"Another process is at the study in {out}" in err
+    answers = (out / "fixed-seed0" / "answers.npz").read_bytes()
+    write_all(folder, later(spikes, 0.5), spikes, later(spikes, 0.5))
+    code, _, err = call(*again, "--seeds", 2)
+    assert code == 2
+    assert "fixed-seed1 was trained on another ssc_train.h5 than " in err
+    with np.load(out / "fixed-seed0" / "answers.npz") as file:
+        wrong = {**file, "rounded": (file["labels"] + 1) % 3}
+    np.savez(out / "fixed-seed0" / "answers.npz", **wrong)
+    code, _, err = call(*again, "--seeds", 1)
+    assert code == 2
+    assert "holds answers to other clips" in err
+    (out / "fixed-seed0" / "answers.npz").write_bytes(answers)
+    assert call(*again, "--seeds", 1)[0] == 0

@@ -194,3 +194,14 @@ def test_delays_that_were_not_trained_have_not_moved_whatever_their_limit():
     (statistics,) = found.values()
     assert statistics.mean_move == 0
     assert statistics.share_at_max == pytest.approx(0.77, abs=0.06)  # 18.5 of 24 steps
+
+
+def test_quantising_again_and_drawing_anew_keep_to_the_limit():
+    layer = DelayLinear(40, 30, max_delay=10)
+    quantise(layer, max_delay=3)
+    layer.reset_parameters()
+    (found,) = delay_statistics(layer).values()
+    assert len([n for n in found.histogram if n > 100]) == 4  # no heap at the limit
+    assert found.mean < 2
+    quantise(layer)
+    assert layer.delay_limit == 10

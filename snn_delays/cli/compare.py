@@ -97,6 +97,7 @@ def compare_command(
 
     Ends with a report (report.html, report.md, results.csv).
     """
+    from snn_delays.atomic import locked
     from snn_delays.compare.plan import make_cells, make_jobs
     from snn_delays.compare.study import check_folder
     from snn_delays.runs import default_folder
@@ -117,9 +118,16 @@ def compare_command(
     output = console()
     if not quiet:
         _print_plan(cells, study, output)
-    study.save(folder)
-    outcome = _run(jobs, folder, chosen, quiet, output)
-    _report(study, cells, jobs, outcome, folder, output)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder) as alone:
+        if not alone:
+            raise RunError(
+                f"Another process is at the study in {folder}",
+                remedy="Wait until it has ended, or choose another --out.",
+            )
+        study.save(folder)
+        outcome = _run(jobs, folder, chosen, quiet, output)
+        _report(study, cells, jobs, outcome, folder, output)
 
 
 def _refuse_what_has_no_effect(settings: list[str] | None) -> None:
@@ -130,11 +138,12 @@ def _refuse_what_has_no_effect(settings: list[str] | None) -> None:
             "torchrun spreads one run of `train`, not a study",
             remedy="Call snn-delays compare without torchrun; --workers and --engine spread it.",
         )
-    if any(word.partition("=")[0].strip() == "delays" for word in settings or []):
-        raise SnnDelaysError(
-            "--set delays changes nothing in a study",
-            remedy="Name its arms: --delays fixed,learned.",
-        )
+    for key in (word.partition("=")[0].strip() for word in settings or []):
+        if key in ("delays", "granularity", "learn_weights"):
+            raise SnnDelaysError(
+                f"--set {key} changes nothing in a study",
+                remedy="Name its arms: --delays fixed,learned (or axonal, dendritic, delays-only).",
+            )
 
 
 def _new_study(
@@ -179,27 +188,27 @@ def _run(jobs: list[Job], folder: Path, engine: Engine, quiet: bool, output: Any
     from snn_delays.compare.study import run_study
     from snn_delays.compare.timing import expected_seconds
 
-    missing = [job for job in jobs if finished_summary(job) is None]
-    if not quiet:
-        done = "" if len(missing) == len(jobs) else f", {len(jobs) - len(missing)} done before"
-        try:
-            seconds = expected_seconds(missing, engine.workers, engine.threads)
-            time_needed = f"about {duration(seconds)}"
-        except SnnDelaysError:  # of a run that cannot be; the others can
-            time_needed = "time unknown"
-        output.print(
-            f"{len(jobs)} runs{done}; {engine.workers} at a time, threads each: {engine.threads}; "
-            f"{time_needed} → {escape(str(folder))}"
-        )
-    with _Progress(output, len(missing), engine.workers, quiet) as progress:
-        try:
+    try:
+        missing = [job for job in jobs if finished_summary(job) is None]
+        if not quiet:
+            done = "" if len(missing) == len(jobs) else f", {len(jobs) - len(missing)} done before"
+            try:
+                seconds = expected_seconds(missing, engine.workers, engine.threads)
+                time_needed = f"about {duration(seconds)}"
+            except SnnDelaysError:  # of a run that cannot be; the others can
+                time_needed = "time unknown"
+            output.print(
+                f"{len(jobs)} runs{done}; {engine.workers} at a time, threads each: "
+                f"{engine.threads}; {time_needed} → {escape(str(folder))}"
+            )
+        with _Progress(output, len(missing), engine.workers, quiet) as progress:
             return run_study(jobs, folder, engine.runner, progress.heard)
-        except KeyboardInterrupt as stop:
-            raise Interrupted(
-                stop,
-                f"finished runs, and finished epochs of others, are kept in {folder}",
-                f"Go on with: {_resume_command(jobs, folder)}",
-            ) from None
+    except KeyboardInterrupt as stop:
+        raise Interrupted(
+            stop,
+            f"finished runs, and finished epochs of others, are kept in {folder}",
+            f"Go on with: {_resume_command(jobs, folder)}",
+        ) from None
 
 
 def _report(

@@ -91,7 +91,7 @@ def train_command(
         "init": None if init is None else str(init),
     }
     source = recipe
-    if init is not None and source is None and dataset is None:
+    if init is not None and source is None:
         source = str(RunFolder(init).recipe_path())
     if resume and source is None and out is not None:
         source = str(RunFolder(out).recipe_path())
@@ -109,7 +109,8 @@ def train_command(
             resolved, folder, data_dir, device, resume, shown, tensorboard, world
         )
     report(summary, folder.path, output)
-    if resolved.sigma_floor > _NARROW and resolved.quantization.delay_step == 1:
+    last_sigma = folder.read_metrics()[-1]["sigma"]
+    if last_sigma > _NARROW and resolved.quantization.delay_step == 1:
         say_what_rounding_costs(summary, output)
 
 

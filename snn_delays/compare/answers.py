@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_delays.assembly import load_held_out, load_trained
+from snn_delays.assembly import load_split, load_trained
 from snn_delays.atomic import replacing
 from snn_delays.data import SpikeDataset
 from snn_delays.data.variants import altered, parse_variants
@@ -68,9 +68,11 @@ def are_current(folder: RunFolder) -> bool:
 
 
 def write_answers(folder: RunFolder, data_dir: Path | None, device: str) -> None:
-    """Answer the held-out clips of a finished run: test, or valid where there is no test."""
+    """Answer the held-out clips of a finished run: test, or valid where it was not tested."""
     net, recipe, _ = load_trained(folder)
-    data = load_held_out(recipe, data_dir).prepared_as(folder.summary().get("data")).to(device)
+    summary = folder.summary()
+    split = "valid" if summary["test_accuracy"] is None else "test"
+    data = load_split(recipe, split, data_dir).prepared_as(summary.get("data")).to(device)
     net = net.to(device)
     integer = round_delays(net)
     variants = parse_variants(VARIANTS) if isinstance(data, SpikeDataset) else []

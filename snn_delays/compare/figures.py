@@ -386,8 +386,8 @@ def confusion_picture(result: CellResult, classes: Sequence[str]) -> Picture:
     wrong = np.where(np.eye(len(classes), dtype=bool), 0, matrix)
     row, column = divmod(int(wrong.argmax()), len(classes))
     share = float(np.diag(matrix).mean())
-    alt = (
-        f"{share:.0%} of the clips of a class are answered as that class, on average; most often "
-        f"{classes[row]} is taken for {classes[column]} ({wrong.max():.0%})."
-    )
+    alt = f"{share:.0%} of the clips of a class are answered as that class, on average"
+    if wrong.max() > 0:
+        alt += f"; most often {classes[row]} is taken for {classes[column]} ({wrong.max():.0%})"
+    alt += "."
     return _picture(f"Confusion: {result.cell.arm}", alt, figure)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,11 +131,13 @@ def parse_axes(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
         name, _, text = word.partition("=")
         name = name.strip()
         values = tuple(value.strip() for value in re.split(r",(?![^\[]*\])", text))
-        for value in values:
+        parsed = [
             parse_overrides([f"{name}={value}" if "=" in word else word], "--axis")
+            for value in values
+        ]
         if name in axes or name in _FIXED_FIELDS:
             raise SnnDelaysError("--axis", f"fields other than {', '.join(_FIXED_FIELDS)}", name)
-        if len(set(values)) < len(values):
+        if any(value in parsed[:n] for n, value in enumerate(parsed)):
             raise SnnDelaysError(f"--axis {name}", "a list of different values", text)
         axes[name] = values
     return axes
@@ -201,6 +204,9 @@ def make_jobs(
         recipe = changed(cell.recipe, {"seed": seed})
         place = out / words
         jobs.append(Job(recipe, place, data_dir, device, cell.arm, cell.setting, tensorboard))
+    for name, count in Counter(job.folder.name for job in jobs).items():
+        if count > 1:
+            raise SnnDelaysError("--axis", "values that give each run a folder of its own", name)
     return jobs
 
 

@@ -27,6 +27,9 @@ from snn_delays.data.variants import Variant
 from snn_delays.errors import RunError
 from snn_delays.runs import Record, RunFolder
 
+_CLOSE = 0.01
+"""How far two counts of the right answers of one network may lie apart."""
+
 
 @dataclass(frozen=True)
 class CellResult:
@@ -135,12 +138,20 @@ def collect(cells: Sequence[Cell], finished: Sequence[tuple[Job, Record]]) -> Re
     """Sort the finished runs of a study into its cells.
 
     Raises:
-        RunError: no run is finished, the answers of one are missing or damaged, or runs at one
-            setting answered different clips.
+        RunError: no run is finished, the answers of one are missing or damaged, some were tested
+            and others not, or runs at one setting read other files or answered other clips.
     """
     if not finished:
         raise RunError("No run of the study is finished, so there is nothing to compare")
-    tested = all(summary["test_accuracy"] is not None for _, summary in finished)
+    untested = [job for job, summary in finished if summary["test_accuracy"] is None]
+    tested = not untested
+    if 0 < len(untested) < len(finished):
+        raise RunError(
+            f"Test data came or went: {len(untested)} of {len(finished)} runs were not tested",
+            remedy="Delete summary.json and answers.npz in these folders, and go on with the data "
+            "in place: snn-delays compare --resume. "
+            f"Not tested: {', '.join(job.folder.name for job in untested)}.",
+        )
     metric = "test_accuracy" if tested else "valid_accuracy"
     results = []
     for cell in cells:
@@ -152,6 +163,7 @@ def collect(cells: Sequence[Cell], finished: Sequence[tuple[Job, Record]]) -> Re
             results.append(CellResult(cell, folders, summaries, answers))
     found = Results(metric, results)
     for setting in found.settings():
+        _check_files(found.at(setting))
         _check_clips(found.at(setting), metric.removesuffix("_accuracy"))
     return found
 
@@ -168,6 +180,23 @@ def load_results(study: Study, folder: Path, data_dir: Path | None) -> Results:
     return collect(cells, [(j, s) for j in jobs if (s := finished_summary(j)) is not None])
 
 
+def _check_files(found: Sequence[CellResult]) -> None:
+    """Arms are compared clip by clip, so all runs of a setting must have read the same files."""
+    read: dict[str, tuple[str, RunFolder]] = {}
+    for result in found:
+        for seed, summary in result.summaries.items():
+            for file in summary.get("files", ()):
+                name = file["name"].removesuffix(".gz")
+                known, first = read.setdefault(name, (file["sha256"], result.folders[seed]))
+                if known != file["sha256"]:
+                    raise RunError(
+                        f"{result.folders[seed].path} was trained on another {name} than "
+                        f"{first.path} (SHA-256 {file['sha256'][:16]}… and {known[:16]}…)",
+                        remedy="Runs of one study need the same data. Put the old data back and "
+                        "delete the folders of the other runs, or start anew in another --out.",
+                    )
+
+
 def _check_clips(found: Sequence[CellResult], split: str) -> None:
     """Arms are compared clip by clip, so all runs of a setting must have answered the same."""
     runs = [(r.folders[s], r.summaries[s], a) for r in found for s, a in r.answers.items()]
@@ -177,6 +206,9 @@ def _check_clips(found: Sequence[CellResult], split: str) -> None:
             np.array_equal(getattr(answers, clips), getattr(first, clips))
             for clips in ("labels", "speakers")
         )
+        right = float(np.mean(answers.rounded == answers.labels))
+        off = abs(right - summary[f"{split}_accuracy"])  # a GPU may answer a clip otherwise
+        same = same and off <= max(_CLOSE, 1.5 / len(answers.labels))
         if not same or len(answers.labels) != summary[f"{split}_clips"]:
             raise RunError(
                 f"{answers_file(folder)} holds answers to other clips than those of {split}, or "

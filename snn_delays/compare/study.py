@@ -115,7 +115,8 @@ def write_results(out: Path, finished: Sequence[tuple[Job, Record]]) -> None:
     """
     axes = [name for name, _ in finished[0][0].setting] if finished else []
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS, *axes], extrasaction="ignore", lineterminator="\n")
+    columns = dict.fromkeys([*COLUMNS, *axes])  # an axis may be a column of every study
+    writer = csv.DictWriter(text, list(columns), extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for job, summary in finished:
         writer.writerow({**summary, **dict(job.setting), "delays": job.arm})
