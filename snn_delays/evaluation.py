@@ -141,9 +141,9 @@ def check_fit(data: ClipDataset, channels: int, classes: list[str], of: str | Pa
     """Refuse data that the network `of` a run or a file was not made for.
 
     Raises:
-        SnnDelaysError: other channels or classes.
+        SnnDelaysError: other channels, other classes or more of them.
     """
-    if (data.channels, len(data.classes)) != (channels, len(classes)):
+    if data.channels != channels or len(data.classes) > len(classes):
         raise SnnDelaysError(
             f"The network in {of} takes {channels} channels and knows {len(classes)} classes, "
             f"but {data.name} has {data.channels} channels and {len(data.classes)} classes",

@@ -13,46 +13,19 @@ import numpy as np
 import pytest
 from tiny import tiny_recipe
 
-from snn_delays.compare.answers import Answers
 from snn_delays.compare.origin import command, data, protocol
-from snn_delays.compare.plan import Cell, Study
+from snn_delays.compare.plan import Study
 from snn_delays.compare.report import make_report, to_html, to_markdown, write_report
-from snn_delays.compare.results import CellResult, Results, collect
+from snn_delays.compare.results import collect
 from snn_delays.compare.sections import _mean_by, along_axes, details
 from snn_delays.compare.wording import (
     points,
-    recipe_text,
     signed,
-    training_text,
-    verdict,
-    warnings,
 )
 from snn_delays.config import load_recipe
 from snn_delays.errors import RunError, TrainingError
 
 STUDY = Study(tiny_recipe(epochs=1), ("none", "learned"), 2)
-
-
-def results_of(accuracies, setting=(), metric="test_accuracy", recipe=None, **facts):
-    """Results with these accuracies of each arm on a thousand clips, without runs."""
-    cells = [
-        CellResult(
-            Cell(arm, setting, recipe or tiny_recipe(name="tiny", epochs=4), 10, 5),
-            {},
-            {seed: {metric: a, "protocol": "valid", **facts} for seed, a in enumerate(values)},
-            {seed: answers_of(a) for seed, a in enumerate(values)},
-        )
-        for arm, values in accuracies.items()
-    ]
-    return Results(metric, cells)
-
-
-def answers_of(accuracy):
-    """Answers to a thousand clips of class 0, of which so many are right."""
-    labels = np.zeros(1000, int)
-    given = np.where(np.arange(1000) < round(1000 * accuracy), 0, 1)
-    no_variants = np.array([], str), np.array([]), np.zeros((0, 1000), int)
-    return Answers(labels, labels, given, given, *no_variants)
 
 
 @pytest.fixture(scope="module")
@@ -62,109 +35,6 @@ def report(study, tmp_path_factory):
     failed = [(jobs[0], TrainingError("The loss is <nan> & more"))]
     folder = tmp_path_factory.mktemp("report")
     return write_report(STUDY, collect(cells, outcome.finished), failed, folder)
-
-
-def test_the_verdict_compares_learned_with_the_best_other_fixed_and_none():
-    ten = [k / 1000 for k in range(10)]
-    results = results_of(
-        {
-            "none": [0.1 + k for k in ten],
-            "matched": [0.12 - k for k in ten],
-            "fixed": [0.4 + k for k in ten],
-            "learned": [0.85 - k for k in ten],
-        }
-    )
-    words = verdict(results, ())
-    assert words.startswith(
-        "Learned delays answer 84.5 % of the test clips right after 4 epochs (10"
-    )
-    assert re.search(
-        r"44\.1 points more than fixed random delays \(.* corrected p = 0\.012\)", words
-    )
-    assert "74.1 points more than no delays" in words
-    assert "wider" not in words
-    assert warnings(results) == []
-
-
-def test_the_verdict_says_when_training_was_cut_short():
-    short = results_of({"learned": [0.5]}, recipe=load_recipe("shd", {"epochs": 8}))
-    assert verdict(short, ()) == (
-        "Learned delays answer 50.0 % of the test clips right after 8 epochs instead of the 150 of "
-        "recipe shd (one seed)."
-    )
-    assert training_text(load_recipe("shd")) == "150 epochs"
-    own = load_recipe("shd", {"epochs": 1, "name": "mine"})
-    assert (training_text(own), recipe_text(own)) == ("1 epoch", "mine, not a built-in one")
-    assert recipe_text(load_recipe("shd", {"seed": 3})) == "shd, unchanged"
-
-
-def test_few_seeds_are_named_and_no_p_is_quoted():
-    three = results_of({"none": [0.1, 0.11, 0.12], "learned": [0.8, 0.82, 0.85]})
-    assert "p =" not in verdict(three, ())
-    assert "p = 0.25, corrected for the number of pairs (1)" in warnings(three)[0]
-    assert "at least 6 seeds" in warnings(three)[0]
-    assert len(warnings(three)) == 1
-    six = results_of({"none": [0.1] * 6, "fixed": [0.4] * 6, "learned": [0.8, 0.82] * 3})
-    assert "corrected p" not in verdict(six, ())
-    assert "may be chance" not in verdict(six, ())
-    assert "p = 0.094, corrected for the number of pairs (3)" in warnings(six)[0]
-    assert "at least 7 seeds" in warnings(six)[0]
-    one = results_of({"none": [0.1], "learned": [0.8]})
-    assert verdict(one, ()) == (
-        "Learned delays answer 80.0 % of the test clips right after 4 epochs (one seed): 70.0 "
-        "points more than no delays."
-    )
-    assert "One seed" in warnings(one)[0]
-
-
-def test_a_worse_or_uncertain_result_is_said_as_such():
-    up_and_down = [0.5 + (-1) ** k * 0.01 for k in range(10)]
-    results = results_of({"fixed": [0.505] * 10, "learned": up_and_down})
-    assert re.search("0.5 points less than fixed .*, which may be chance", verdict(results, ()))
-    three = results_of({"fixed": [0.5, 0.52, 0.48], "learned": [0.51, 0.5, 0.5]})
-    assert "which may be chance" in verdict(three, ())
-    alone = results_of({"dendritic": [0.5, 0.6]}, (("tau", "2"),))
-    assert verdict(alone, (("tau", "2"),)).startswith("At tau=2, learned delays per output answer")
-
-
-def test_more_or_less_is_of_the_seeds_that_both_arms_have():
-    results = results_of({"fixed": [0.5, 0.52, 0.1], "learned": [0.46, 0.47]})
-    assert "4.5 points less than fixed random delays" in verdict(results, ())
-    assert "Some runs are missing" in " ".join(warnings(results))
-
-
-def test_arms_with_unequal_numbers_of_seeds():
-    ten = [0.5 + k / 1000 for k in range(10)]
-    results = results_of({"none": [0.1], "fixed": [s - 0.2 for s in ten], "learned": ten})
-    assert "corrected p = 0.002" in verdict(results, ())  # the other pairs have no p
-    found = warnings(results)
-    assert found[0].startswith("One seed of none: there is no spread")
-    assert "Some runs are missing" in found[1]
-    assert len(found) == 2
-    few = results_of({"none": ten[:3], "fixed": ten, "learned": [0.8, *ten[1:]]}, (("tau", "2"),))
-    assert "With 3 seeds the permutation test cannot give less than p = 0.75" in warnings(few)[0]
-    lone = results_of({"none": [0.1], "learned": ten}, (("tau", "2"),))
-    assert warnings(lone)[0].startswith("One seed of none at tau=2: ")
-
-
-def test_an_interval_without_width_is_warned_of():
-    alike = results_of({"none": [0.1, 0.1], "learned": [1.0, 1.0]})
-    assert "without width" in " ".join(warnings(alike))
-
-
-def test_figures_have_a_true_minus_and_no_negative_zero():
-    assert [signed(s) for s in (0.0123, -0.004, -0.0001, 0.0)] == ["+1.2", "−0.4", "+0.0", "+0.0"]
-    assert points(-0.0001) == "0.0"
-
-
-def test_weak_protocols_and_missing_runs_are_warned_of():
-    valid = results_of({"none": [0.1] * 10, "learned": [0.8] * 9}, metric="valid_accuracy")
-    text = " ".join(warnings(valid))
-    assert "also chose the epoch" in text
-    assert "Some runs are missing" in text
-    assert "of the valid clips" in verdict(valid, ())
-    paper = results_of({"none": [0.1] * 10}, protocol="paper")
-    assert "the test set chose the epoch" in " ".join(warnings(paper))
 
 
 def test_the_tables_hold_the_figures_of_the_runs(study, report):

@@ -13,7 +13,7 @@ from snn_delays import load_trained, training
 from snn_delays.atomic import locked
 from snn_delays.compare import study
 from snn_delays.data.events import EventStore
-from snn_delays.data.hdf5 import write_events
+from snn_delays.data.hdf5 import read_events, write_events
 from snn_delays.data.inspect import describe
 from snn_delays.errors import DataError, RecipeError
 from snn_delays.network_format import parse, save_network
@@ -227,3 +227,22 @@ def test_a_study_does_not_mix_data(folder, spikes, call, tmp_path):
     assert "holds answers to other clips" in err
     (out / "fixed-seed0" / "answers.npz").write_bytes(answers)
     assert call(*again, "--seeds", 1)[0] == 0
+
+
+def test_a_test_without_the_last_of_unnamed_classes_is_no_hindrance(folder, spikes, call, tmp_path):
+    run = tmp_path / "run"
+    numbered = replace(spikes, classes=("0", "1", "2"))
+    few = replace(spikes, classes=("0", "1"), labels=np.minimum(spikes.labels, 1))
+    write_all(folder, numbered, numbered, few)
+    words = ("--dataset", "ssc", "--data-dir", folder, "--out", run, *WORDS)
+    code, out, err = call("train", *words)
+    assert (code, err) == (0, "")
+    assert "(60 clips; chance" in out
+    assert call("evaluate", run, "--data-dir", folder)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["a", ""])
+def test_any_name_given_twice_is_refused(spikes, tmp_path, name):
+    write_events(tmp_path / "a.h5", replace(spikes, classes=(name, "b", name)))
+    with pytest.raises(DataError, match="names that differ"):
+        read_events(tmp_path / "a.h5", channels=700)

@@ -9,6 +9,7 @@ import gzip
 import os
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -201,8 +202,8 @@ def _own_classes(file: h5py.File, labels: NDArray[np.int64], source: str) -> tup
         )
     except UnicodeDecodeError as error:
         raise DataError(f"`extra/keys` of {source} is not UTF-8 text") from error
-    if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
-        raise DataError(f"`extra/keys` of {source}", "names that differ", f"{twice!r} twice")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"`extra/keys` of {source}", "names that differ", f"{twice[0]!r} twice")
     return names
 
 
