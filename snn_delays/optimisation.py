@@ -19,7 +19,7 @@ def sigma_at(recipe: Recipe, epoch: int) -> float:
     r"""Width of the delay kernels in `epoch` (from 0), in steps.
 
     Shrinks geometrically from `sigma_start` to `sigma_floor` over the first `sigma_share` of the
-    epochs and stays there.
+    epochs and stays there; with a share of 1 it would reach the floor after the last epoch.
     """
     shrinking = round(recipe.sigma_share * recipe.epochs)
     if epoch >= shrinking:

@@ -112,8 +112,9 @@ class RunFolder:
             yield
 
     def is_finished(self) -> bool:
-        """Whether the run is trained and tested: its summary is the last that `train` writes."""
-        return self.summary_file.is_file()
+        """Whether the run is trained and tested: all that `train` leaves is there."""
+        left = (self.metrics_file, self.model_file, self.summary_file)
+        return all(file.is_file() for file in left)
 
     def _holds_files(self) -> bool:
         """Whether there is more here than what a killed process left half written."""
@@ -135,10 +136,14 @@ class RunFolder:
 
     def how_to_go_on(self, data_dir: str | Path | None = None) -> str:
         """For messages: where the state of a stopped run is, and the command that resumes it."""
-        data = "" if data_dir is None else f" --data-dir {quote(str(data_dir))}"
+        import torch
+
+        options = "" if data_dir is None else f" --data-dir {quote(str(data_dir))}"
+        options += " --deterministic" if torch.are_deterministic_algorithms_enabled() else ""
+        options += " --tensorboard" if self.tensorboard.is_dir() else ""
         return (
             f"All that is done is kept in {self.path}. "
-            f"Go on with: snn-delays train --resume --out {quote(str(self.path))}{data}"
+            f"Go on with: snn-delays train --resume --out {quote(str(self.path))}{options}"
         )
 
     def start(self, recipe: Recipe) -> None:

@@ -16,16 +16,18 @@ from torch import nn
 from snn_delays.errors import SnnDelaysError
 from snn_delays.nn import delay_layers
 from snn_delays.reporting import Reporter
+from snn_delays.runs import RunFolder
 
 
 class TensorBoardReporter(Reporter):
     """Writes event files; steps are epochs.
 
     An epoch is written before its checkpoint is, and a resumed run withdraws the epochs after its
-    checkpoint, so that every finished epoch is there exactly once.
+    checkpoint, so that every finished epoch is there exactly once. A run that began without gets
+    its earlier epochs' numbers from metrics.jsonl; their histograms are lost.
 
     Args:
-        folder: where the event files go, those of every session of the run.
+        folder: where the event files go, those of every session: `tensorboard` of the run folder.
     Raises:
         SnnDelaysError: TensorBoard is not installed.
     """
@@ -38,23 +40,29 @@ class TensorBoardReporter(Reporter):
                 "--tensorboard needs TensorBoard, which is not installed",
                 remedy='Run: pip install "snn-delays[tensorboard]"',
             ) from None
+        self.folder = folder
         # `purge_step` withdraws whatever earlier event files hold at that step or later.
         self.open = lambda first: SummaryWriter(folder, purge_step=first)
         self.writer: Any = None
 
     def start(self, epochs: int, done: int, batches: int) -> None:
-        """Open an event file that goes on after epoch `done`."""
+        """Open an event file that goes on after epoch `done`, from the first one if it is alone."""
+        alone = not self.folder.is_dir()
         self.writer = self.open(done + 1)
+        for record in RunFolder(self.folder.parent).read_metrics() if done and alone else []:
+            self._write_numbers(record)
 
     def measured(self, record: Mapping[str, Any], net: nn.Module) -> None:
         """Write the epoch's numbers and delays."""
-        epoch = record["epoch"]
-        for name, value in _numbers({k: v for k, v in record.items() if k != "epoch"}):
-            self.writer.add_scalar(name, value, epoch)
+        self._write_numbers(record)
         for name, layer in delay_layers(net).items():
             edges = np.arange(layer.max_delay + 2) - 0.5  # a bin for every whole delay
-            self.writer.add_histogram(f"delay/{name}", layer.delay, epoch, bins=edges)
+            self.writer.add_histogram(f"delay/{name}", layer.delay, record["epoch"], bins=edges)
         self.writer.flush()
+
+    def _write_numbers(self, record: Mapping[str, Any]) -> None:
+        for name, value in _numbers({k: v for k, v in record.items() if k != "epoch"}):
+            self.writer.add_scalar(name, value, record["epoch"])
 
     def stop(self) -> None:
         """Close the event file."""

@@ -119,6 +119,11 @@ def test_a_study_is_kept_and_read_back(tmp_path):
     study = Study(tiny_recipe(), ("none", "learned"), 3, {"max_delay": ("8", "16")})
     study.save(tmp_path)
     assert load_study(tmp_path) == study
+    (tmp_path / "study.json").unlink()
+    (tmp_path / "study.json").mkdir()
+    with pytest.raises(RunError, match=r"study\.json cannot be read \(Is a directory\)"):
+        load_study(tmp_path)
+    (tmp_path / "study.json").rmdir()
     (tmp_path / "study.json").write_text('{"arms": 3}')
     with pytest.raises(RunError, match="is damaged"):
         load_study(tmp_path)

@@ -17,7 +17,7 @@ from snn_delays.compare.origin import command, data, protocol
 from snn_delays.compare.plan import Study
 from snn_delays.compare.report import make_report, to_html, to_markdown, write_report
 from snn_delays.compare.results import collect
-from snn_delays.compare.sections import _mean_by, along_axes, details
+from snn_delays.compare.sections import _mean_by, along_axes, details, differences
 from snn_delays.compare.wording import (
     points,
     signed,
@@ -118,6 +118,32 @@ def test_the_protocol_tells_whether_there_was_a_test_and_what_was_changed(study)
     (table,) = protocol(STUDY, collect(cells, untested)).tables
     assert "test was answered" not in dict(table.rows)["protocol"]
     assert "There was no test data" in dict(table.rows)["protocol"]
+
+
+def test_the_data_card_names_every_value_of_an_axis(study):
+    cells, _, outcome, _ = study
+    facts = dict(data(STUDY, collect(cells, outcome.finished)).tables[0].rows)
+    assert facts["a clip"] == "60 steps of 10 ms, 40 channels in sums of 1"
+    assert facts["clips used"] == "train 1920, valid 640, test 960"
+    other = (("dt_ms", "5"),)
+    finished = [(replace(job, setting=other), s) for job, s in outcome.finished[2:]]
+    more = [
+        replace(c, setting=other, recipe=c.recipe.model_copy(update={"dt_ms": 5.0})) for c in cells
+    ]
+    facts = dict(
+        data(STUDY, collect([*cells, *more], [*outcome.finished[:2], *finished])).tables[0].rows
+    )
+    assert facts["a clip"] == (
+        "60 steps of 10 ms, 40 channels in sums of 1; 60 steps of 5 ms, 40 channels in sums of 1"
+    )
+    assert facts["clips used"] == "train 1920, valid 640, test 960"
+
+
+def test_one_seed_has_no_least_p(study):
+    cells, _, outcome, _ = study
+    several, one = (differences(collect(cells, outcome.finished[:n])) for n in (4, 2))
+    assert "The least p that so many seeds can give is 0.5" in several.paragraphs[0]
+    assert "The least p" not in one.paragraphs[0]
 
 
 def test_the_command_repeats_the_study(study, call, tmp_path):

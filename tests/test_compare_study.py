@@ -105,6 +105,39 @@ def test_a_study_goes_on_with_what_is_missing(study, tmp_path):
         run_study(make_jobs(make_cells(other, None), 1, out, None, "cpu"), out, none)
 
 
+def test_the_results_grow_with_every_run(study, tmp_path):
+    _, jobs, outcome, _ = study
+    summaries, lines = dict(outcome.finished), []
+    elsewhere = [replace(job, folder=tmp_path / job.folder.name) for job in jobs]
+
+    def one_by_one(missing):
+        for job, original in zip(missing, jobs, strict=True):
+            yield job, summaries[original]
+            lines.append(len((tmp_path / "results.csv").read_text().splitlines()))
+
+    run_study(elsewhere, tmp_path, one_by_one)
+    assert lines == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "lost", ["summary.json", "model.safetensors", "metrics.jsonl", "network.json"]
+)
+def test_a_run_that_lost_a_file_is_tested_and_exported_again(study, tmp_path, lost):
+    _, jobs, _, _ = study
+    job = replace(jobs[-1], folder=tmp_path / "run")
+    shutil.copytree(jobs[-1].folder, job.folder)
+    before = finished_summary(job)
+    model = (job.folder / "model.safetensors").read_bytes()
+    (job.folder / lost).unlink()
+    assert finished_summary(job) is None
+    after = run_job(job)
+    assert (job.folder / lost).is_file()
+    assert (job.folder / "model.safetensors").read_bytes() == model
+    assert [after[k] for k in ("test_accuracy", "epochs")] == [
+        before[k] for k in ("test_accuracy", "epochs")
+    ]
+
+
 def test_what_fails_is_done_once_more_and_then_listed(study):
     _, jobs, outcome, out = study
     summaries = dict(outcome.finished)
@@ -151,6 +184,12 @@ def test_runs_that_answered_different_clips_are_not_compared(study, tmp_path):
         np.savez_compressed(answers_file(RunFolder(folder)), **asdict(other))
         with pytest.raises(RunError, match=r"run/answers\.npz holds answers to other clips than"):
             collect(cells, finished)
+    np.savez_compressed(answers_file(RunFolder(folder)), **asdict(answers))
+    wrong = {**summary, "test_accuracy": summary["test_accuracy"] - 0.02}
+    fewer = {**summary, "test_clips": summary["test_clips"] - 1}
+    for other in (wrong, fewer):
+        with pytest.raises(RunError, match="answers to other clips than those of test"):
+            collect(cells, [*most, (finished[-1][0], other)])
     # At another setting they may: held-out speakers can be an axis.
     setting = (("valid_speakers", "[1]"),)
     moved = [(replace(finished[-1][0], setting=setting), summary)]

@@ -104,6 +104,17 @@ def test_a_worse_or_uncertain_result_is_said_as_such():
     assert verdict(alone, (("tau", "2"),)).startswith("At tau=2, learned delays per output answer")
 
 
+def test_a_difference_may_be_chance_by_its_corrected_p_alone():
+    gains = [10, 12, -3, 8, 9, -2, 11, 7, -1, 6]
+    alternating = [0.5 + k % 2 / 1000 for k in range(10)]
+    learned = [0.5 + k / 1000 for k in gains]
+    results = results_of({"none": [0.5] * 10, "fixed": alternating, "learned": learned})
+    assert re.search(
+        r"no delays \(0\.0 to 1\.1, corrected p = 0\.\d+\), which may be chance",
+        verdict(results, ()),
+    )
+
+
 def test_more_or_less_is_of_the_seeds_that_both_arms_have():
     results = results_of({"fixed": [0.5, 0.52, 0.1], "learned": [0.46, 0.47]})
     assert "4.5 points less than fixed random delays" in verdict(results, ())

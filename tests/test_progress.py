@@ -10,7 +10,7 @@ from test_training import StopAfter
 from tiny import tiny_recipe, tiny_run
 
 from snn_delays import keeping, summary, training
-from snn_delays.checkpoint import load_tensors
+from snn_delays.checkpoint import load_tensors, save_tensors
 from snn_delays.config import load_recipe
 from snn_delays.errors import RunError
 from snn_delays.networks import DelaySNN
@@ -86,6 +86,20 @@ def test_a_run_stopped_as_an_epoch_begins_goes_on_exactly(tmp_path, monkeypatch)
     whole, _ = tiny_run(tmp_path / "whole", epochs=3, dropout=0.3)
     losses = [[r["train_loss"] for r in f.read_metrics()] for f in (folder, whole)]
     assert losses[0] == losses[1]
+
+
+def test_an_epoch_that_was_stopped_counts_all_its_seconds(tmp_path):
+    recipe, folder = tiny_recipe(epochs=1), RunFolder(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        training.train(recipe, folder, reporter=StopAfter(1, 2))
+    tensors, facts = load_tensors(folder.checkpoint_file, "position")
+    assert facts["position"]["batches"] == 2
+    facts["position"]["seconds"] += 1000
+    save_tensors(folder.checkpoint_file, tensors, facts)
+    summary = training.train(recipe, folder, resume=True)
+    (record,) = folder.read_metrics()
+    assert 1000 < record["train_seconds"] < 1100
+    assert summary["samples_per_second"] == pytest.approx(1920 / record["train_seconds"], rel=0.01)
 
 
 def test_a_stopped_run_needs_no_longer_the_one_it_began_from(tmp_path):

@@ -88,6 +88,14 @@ def test_commands_to_go_on_are_quoted(tmp_path):
         folder.summary()
 
 
+def test_commands_to_go_on_keep_the_options(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    assert folder.how_to_go_on().endswith(f" --out {tmp_path}")
+    monkeypatch.setattr("torch.are_deterministic_algorithms_enabled", lambda: True)
+    folder.tensorboard.mkdir()
+    assert folder.how_to_go_on("d").endswith(" --data-dir d --deterministic --tensorboard")
+
+
 def test_default_folders_do_not_collide(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = runs.default_folder("shd")

@@ -106,6 +106,19 @@ def test_a_resumed_run_has_every_epoch_once(tmp_path):
     assert losses == pytest.approx([r["train_loss"] for r in folder.read_metrics()], rel=1e-6)
 
 
+def test_a_run_that_began_without_gets_its_earlier_numbers(tmp_path):
+    recipe, folder = tiny_recipe(epochs=3), RunFolder(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        training.train(recipe, folder, reporter=Killed(3))
+    assert "--tensorboard" not in folder.how_to_go_on()
+    board = TensorBoardReporter(folder.tensorboard)
+    training.train(recipe, folder, resume=True, reporter=board)
+    assert "--tensorboard" in folder.how_to_go_on()
+    found = steps(read(folder.tensorboard))
+    assert found.pop("train_loss") == found.pop("delays/readout/mean_move") == [1, 2, 3]
+    assert found["delay/readout"] == [3]  # of the epochs before nothing is known but their numbers
+
+
 def test_without_tensorboard_one_sentence_says_what_to_install(call, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     code, _, err = call("train", *FLAGS, "--out", tmp_path / "run", "--tensorboard")

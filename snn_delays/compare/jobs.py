@@ -70,7 +70,8 @@ def finished_summary(job: Job) -> Record | None:
     folder = RunFolder(job.folder)
     if folder.recipe_file.is_file():
         folder.check(job.recipe, resume=True)
-    return folder.summary() if are_current(folder) else None
+    whole = folder.is_finished() and folder.network_file.is_file() and are_current(folder)
+    return folder.summary() if whole else None
 
 
 def run_job(job: Job, reporter: Reporter | None = None) -> Record:

@@ -21,27 +21,39 @@ from snn_delays.runs import Record
 
 def data(study: Study, results: Results) -> Section:
     """The data card: what the data is, its terms, and what was used of it."""
-    source, recipe = find_source(study.recipe.dataset), study.recipe
-    summary = next(iter(results.cells[0].summaries.values()))
+    source = find_source(study.recipe.dataset)
+    recipes = [result.cell.recipe for result in results.cells]
+    summaries = _summaries(results)
     files = distinct_files(results)
     unknown = not _from_its_source(source, files)
     official = "official " if unknown else ""
-    clips = ", ".join(f"{s} {summary[f'{s}_clips']}" for s in ("train", "valid", "test"))
+    splits = ("train", "valid", "test")
     rows = [
         ["what", f"{'In the layout of: ' if unknown else ''}{source.description}"],
         ["files read", "; ".join(map(_file_text, files)) or "not recorded"],
         [f"{official}licence", source.licence],
         [f"{official}source", source.citation],
         [f"{official}address", source.address],
-        ["clips used", clips],
-        ["held-out speakers", ", ".join(map(str, recipe.valid_speakers)) or "–"],
+        [
+            "clips used",
+            _each(
+                ", ".join(f"{split} {s[f'{split}_clips']}" for split in splits) for s in summaries
+            ),
+        ],
+        [
+            "held-out speakers",
+            _each(", ".join(map(str, recipe.valid_speakers)) or "–" for recipe in recipes),
+        ],
         [
             "a clip",
-            f"{recipe.steps} steps of {recipe.dt_ms:g} ms, {source.channels} channels in "
-            f"sums of {recipe.channel_bin}",
+            _each(
+                f"{recipe.steps} steps of {recipe.dt_ms:g} ms, {source.channels} channels in "
+                f"sums of {recipe.channel_bin}"
+                for recipe in recipes
+            ),
         ],
-        ["dropped events", percent(summary["dropped_event_share"], 3)],
-        ["chance", percent(summary["chance"])],
+        ["dropped events", _each(percent(s["dropped_event_share"], 3) for s in summaries)],
+        ["chance", _each(percent(s["chance"]) for s in summaries)],
     ]
     notes = [_UNKNOWN_FILES] if unknown else []
     return Section("Data", notes, [Table(["fact", "value"], rows, words=True)])
@@ -54,14 +66,18 @@ _UNKNOWN_FILES = (
 )
 
 
+def _summaries(results: Results) -> list[Record]:
+    return [summary for result in results.cells for summary in result.summaries.values()]
+
+
+def _each(facts: Iterable[str]) -> str:
+    """A fact of every run: each value once, as an axis may change it."""
+    return "; ".join(dict.fromkeys(facts))
+
+
 def distinct_files(results: Results) -> list[Record]:
     """The files that the runs were trained and tested on, each once."""
-    found = [
-        file
-        for result in results.cells
-        for summary in result.summaries.values()
-        for file in summary.get("files", ())
-    ]
+    found = [file for summary in _summaries(results) for file in summary.get("files", ())]
     return [file for n, file in enumerate(found) if file not in found[:n]]
 
 
@@ -131,8 +147,7 @@ def _setting(key: str, value: Any) -> str:
 
 def provenance(study: Study, results: Results) -> Section:
     """Versions, commit, machine, and the recipe that all runs share."""
-    summaries = [s for result in results.cells for s in result.summaries.values()]
-
+    summaries = _summaries(results)
     sessions = [session for summary in summaries for session in _sessions(summary)]
 
     def all_of(values: Iterable[Any]) -> str:

@@ -116,6 +116,8 @@ def load_study(folder: Path) -> Study:
         return Study(make_recipe(facts["recipe"]), tuple(facts["arms"]), int(facts["seeds"]), axes)
     except FileNotFoundError:
         raise RunError(f"{folder} holds no study (no study.json)") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is damaged ({error})") from error
 

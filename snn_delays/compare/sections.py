@@ -131,7 +131,8 @@ def differences(results: Results) -> Section:
     axes = [name for name, _ in results.cells[0].cell.setting]
     for setting in results.settings():
         for found in results.comparisons(setting):
-            least.add(p_text(found.difference.smallest_p))
+            if found.difference.p is not None:
+                least.add(p_text(found.difference.smallest_p))
             figure = found.difference.spread
             rows.append(
                 [
