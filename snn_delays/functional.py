@@ -183,8 +183,9 @@ def integer_weight(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         bits: from 2 to 24, which float32 can hold; integers lie within `-(2^(bits-1) - 1)` and
             `2^(bits-1) - 1`.
     Returns:
-        The integers (same dtype and shape), and the scales `[out]`; `integers * scale` is nearest
-        to `weight`. The largest weight of an output becomes the largest integer.
+        The integers (same shape), and the scales `[out]`, both float32 at least;
+        `integers * scale` is nearest to `weight`. The largest weight of an output becomes the
+        largest integer.
     Raises:
         SnnDelaysError: wrong `bits`, shape or dtype; on a CPU also weights that are not finite.
     """
@@ -194,13 +195,15 @@ def integer_weight(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     size = exact.abs().amax((1, 2))
     scale = torch.where(size > 0, size, torch.ones_like(size)) / (2 ** (bits - 1) - 1)
     scale.clamp_(min=torch.finfo(torch.float32).tiny)
-    return (exact / scale[:, None, None]).round().to(weight.dtype), scale.to(weight.dtype)
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return (exact / scale[:, None, None]).round().to(dtype), scale.to(dtype)
 
 
 def quantised_weight(weight: Tensor, bits: int) -> Tensor:
     """`integer_weight` times its scale; the gradient passes straight through to `weight`."""
     integers, scale = integer_weight(weight, bits)
-    return integers * scale[:, None, None] + (weight - weight.detach())  # adds exactly 0
+    nearest = (integers * scale[:, None, None]).to(weight.dtype)
+    return nearest + (weight - weight.detach())  # adds exactly 0
 
 
 def delayed_linear(

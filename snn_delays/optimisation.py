@@ -5,6 +5,7 @@ Weights and delays have an optimiser each, as published: delays move in steps, w
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 
 import torch
@@ -81,8 +82,11 @@ class Optimisation:
 
     def end_epoch(self) -> None:
         """Move the rates on by one epoch."""
-        for schedule in self.schedules.values():
-            schedule.step()
+        with warnings.catch_warnings():
+            # torch misses the epoch's steps where an earlier session did them all
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            for schedule in self.schedules.values():
+                schedule.step()
 
     def rates(self) -> dict[str, float]:
         """The present learning rate of each optimiser."""

@@ -45,3 +45,27 @@ def test_a_short_run_is_an_epoch_or_a_few_seconds_and_leaves_nothing(monkeypatch
     one_batch = Job(tiny_recipe(batch_size=4000), tmp_path / "run", None, "cpu", "learned")
     assert timing.seconds_per_epoch(one_batch, threads=1) > 0
     assert not (tmp_path / "run").exists()
+
+
+def test_an_epoch_is_reckoned_from_the_batches_after_the_first(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    stopwatch = timing._Stopwatch()
+    stopwatch.start(epochs=10, done=0, batches=21)
+    for number in (1, 2, 3):
+        stopwatch.batch(1, number)
+        clock[0] += 2.5
+    with pytest.raises(timing._Enough):
+        stopwatch.batch(1, 4)  # 7.5 s for three batches
+    assert stopwatch.epoch_seconds == 2.5 * 21 * 1.5  # half as long again to evaluate
+    stopwatch.start(epochs=10, done=0, batches=5)
+    stopwatch.batch(1, 1)
+    clock[0] += 4
+    with pytest.raises(timing._Enough):
+        stopwatch.epoch({"train_seconds": 9.0})  # four of five batches, and the evaluation
+    assert stopwatch.epoch_seconds == 5
+    stopwatch.start(epochs=10, done=0, batches=1)
+    stopwatch.batch(1, 1)
+    with pytest.raises(timing._Enough):
+        stopwatch.epoch({"train_seconds": 9.0})
+    assert stopwatch.epoch_seconds == 9

@@ -88,6 +88,17 @@ def test_a_run_stopped_as_an_epoch_begins_goes_on_exactly(tmp_path, monkeypatch)
     assert losses[0] == losses[1]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_run_stopped_while_its_first_epoch_is_evaluated_goes_on_without_a_warning(tmp_path):
+    recipe, folder = tiny_recipe(epochs=2), RunFolder(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        training.train(recipe, folder, reporter=StopAfter(1, 8))  # its last batch
+    training.train(recipe, folder, resume=True)
+    whole, _ = tiny_run(tmp_path / "whole")
+    losses = [[r["train_loss"] for r in f.read_metrics()] for f in (folder, whole)]
+    assert losses[0] == losses[1]
+
+
 def test_an_epoch_that_was_stopped_counts_all_its_seconds(tmp_path):
     recipe, folder = tiny_recipe(epochs=1), RunFolder(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):

@@ -53,6 +53,9 @@ def test_integers_do_not_depend_on_the_dtype(bits, seed):
     assert integers.dtype == scale.dtype == torch.float32
     assert torch.equal(integers.double(), exact)
     assert torch.equal(scale, exact_scale.float())
+    half = weight.bfloat16()
+    assert torch.equal(integer_weight(half, bits)[0], integer_weight(half.float(), bits)[0])
+    assert quantised_weight(half, bits).dtype == torch.bfloat16
 
 
 @given(step=st.integers(1, 9), limit=st.integers(0, 30), delay=st.floats(0, 30))
