@@ -55,7 +55,8 @@ def evaluate(
 
     The processes of a `world` take turns at the batches, and each gets all the answers.
     """
-    _check_batch_size(batch_size)
+    if batch_size < 1:
+        raise SnnDelaysError("`batch_size`", "at least 1", batch_size)
     modes = {module: module.training for module in net.modules()}
     net.eval()
     like = next(net.parameters())
@@ -74,30 +75,21 @@ def evaluate(
     return Evaluation(predictions.cpu(), data.labels.cpu())
 
 
-def answer(
-    network: Network | Engine, data: ClipDataset, batch_size: int | None = None
-) -> tuple[Evaluation, float]:
+def answer(network: Network | Engine, data: ClipDataset) -> tuple[Evaluation, float]:
     """Answer every clip of `data` with the engine, in batches that fit into memory.
 
     Returns:
         The answers, and the smallest distance of any membrane to its threshold.
     """
-    if batch_size is None:
-        batch_size = clips_at_once(network.network if isinstance(network, Engine) else network)
-    _check_batch_size(batch_size)
+    at_once = clips_at_once(network.network if isinstance(network, Engine) else network)
     predictions, labels, margin = [], [], math.inf
-    for indices in torch.arange(len(data)).split(batch_size):
+    for indices in torch.arange(len(data)).split(at_once):
         x, y = data.batch(indices)
         result = network.run(x.transpose(0, 1).cpu().numpy())
         predictions.append(torch.from_numpy(result.classes))
         labels.append(y.cpu())
         margin = min(margin, result.margin)
     return Evaluation(torch.cat(predictions), torch.cat(labels)), margin
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise SnnDelaysError("`batch_size`", "at least 1", batch_size)
 
 
 def load_for_network(

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from snn_delays.compiled import compiled
 from snn_delays.distributed import Share, of_whole_batch
+from snn_delays.engine.kernels import charge
 from snn_delays.threads import in_ranges, runs_compiled
 
 
@@ -189,13 +190,6 @@ def _sum_moments(x, first, last):
 
 
 @compiled
-def _charge(v, current, lif):
-    """The potential before the threshold is applied."""
-    driven = current - (v - lif.rest)
-    return v + driven / lif.tau if lif.decay_input else v - (v - lif.rest) / lif.tau + current
-
-
-@compiled
 def _spike(x, scale, shift, keep, lif, spikes, kept, first, last):
     """Simulate clips `first..last`."""
     one, zero = x.dtype.type(1), x.dtype.type(0)
@@ -204,7 +198,7 @@ def _spike(x, scale, shift, keep, lif, spikes, kept, first, last):
         v[:] = lif.rest
         for t in range(x.shape[0]):
             for c in range(x.shape[2]):
-                h = _charge(v[c], x[t, n, c] * scale[c] + shift[c], lif)
+                h = charge(v[c], x[t, n, c] * scale[c] + shift[c], lif)
                 fires = h >= lif.threshold
                 after = h - lif.threshold if lif.soft else lif.rest
                 v[c] = after if fires else h
@@ -226,7 +220,7 @@ def _spike_backward(x, scale, shift, keep, lif, grad_spikes, grad_kept, grad, fi
         v[:] = lif.rest
         for t in range(steps):
             for c in range(width):
-                h = _charge(v[c], x[t, n, c] * scale[c] + shift[c], lif)
+                h = charge(v[c], x[t, n, c] * scale[c] + shift[c], lif)
                 potential[t, c] = h
                 after = h - lif.threshold if lif.soft else lif.rest
                 v[c] = after if h >= lif.threshold else h

@@ -82,13 +82,6 @@ def from_nir(graph: nir.NIRGraph) -> Network:
     for i, layer in enumerate(document["layers"]):
         _read_layer(nir, graph, i, layer)
     network = parse(document, "NIR graph")
-    for i, part in enumerate(network.layers):
-        expected, found = _neurons(nir, part, i, network.dt_ms / 1000), graph.nodes[f"layer{i}"]
-        for name, value in expected.to_dict().items():
-            if isinstance(value, np.ndarray) and not np.array_equal(value, getattr(found, name)):
-                raise NetworkFormatError(
-                    f"NIR graph: `layer{i}.{name}`", f"{value[0]}, as its metadata says", "another"
-                )
     _refuse_changed(to_nir(network), graph)
     return network
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Predictions = dict[str, NDArray[np.generic]]
 
-_BATCH = 256
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, RuntimeError, KeyError, TypeError, AttributeError),
     *(MemoryError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
@@ -124,7 +123,7 @@ def clips_from_npz(path: str | Path) -> list[NDArray[np.generic]]:
         raise DataError(f"{path} cannot be read as an .npz file ({reason})") from error
     if x.ndim != 3 or len(x) == 0:
         raise DataError(f"`x` of {path}", "[N, steps, channels] with N at least 1", list(x.shape))
-    return [x[start : start + _BATCH] for start in range(0, len(x), _BATCH)]
+    return [x]
 
 
 def _refuse_huge(path: str | Path, archive: zipfile.ZipFile) -> None:

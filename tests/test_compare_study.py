@@ -87,7 +87,7 @@ def test_a_study_goes_on_with_what_is_missing(study, tmp_path):
 
     def none(missing):
         assert list(missing) == []
-        return iter(())
+        yield from ()
 
     again = run_study(jobs, out, none)
     assert [s for _, s in again.finished] == [s for _, s in outcome.finished]

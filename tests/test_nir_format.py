@@ -150,7 +150,7 @@ def test_what_nir_cannot_say_is_refused() -> None:
         to_nir(sparse(soft=True))
     graph = to_nir(sparse())
     graph.nodes["layer0"].tau[:] *= 2
-    with pytest.raises(NetworkFormatError, match=r"`layer0\.tau` must be"):
+    with pytest.raises(NetworkFormatError, match=r"`layer0\.tau` was changed"):
         from_nir(graph)
     graph.metadata.pop(METADATA_KEY)
     with pytest.raises(NetworkFormatError, match="has no metadata 'snn_delays'"):

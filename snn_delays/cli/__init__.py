@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 from typer.core import TyperGroup
 
 import snn_delays
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "--debug" in arguments[:1]:
             traceback.print_exc()
         code, text = _explain(error, arguments)
-        error_console().print(f"[bold red]Error:[/] {_escaped(text)}")
+        error_console().print(Text.assemble(("Error:", "bold red"), " ", text))
         raise SystemExit(code) from None
     raise SystemExit(code or 0)
 
@@ -121,8 +122,3 @@ def _of_words(text: str, arguments: Sequence[str]) -> str:
     command = words[:2] if words[:1] == ["data"] else words[:1]
     known = ["snn-delays", *(word for word in command if f"'{word}'" not in text)]
     return f"{text} Options and what they mean: {' '.join(known)} --help."
-
-
-def _escaped(text: str) -> str:
-    """Keep brackets in a message from being read as markup."""
-    return text.replace("[", r"\[")

@@ -80,19 +80,17 @@ def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
 
 
 class TerminalReporter(Reporter):
-    """Progress of a run: live bars on a terminal, and a line an epoch unless `lines` is False."""
+    """Progress of a run: live bars on a terminal, and a line an epoch."""
 
-    def __init__(self, output: Console, lines: bool = True) -> None:
+    def __init__(self, output: Console) -> None:
         self.output = output
-        self.lines = lines
         self.progress: Progress | None = None
         self.epochs = self.batches = 0
         self.timed, self.began = 0, 0.0
 
     def message(self, text: str) -> None:
         """A sentence for the user."""
-        if self.lines:
-            self.output.print(f"{text} …", style="dim", markup=False)
+        self.output.print(f"{text} …", style="dim", markup=False)
 
     def start(self, epochs: int, done: int, batches: int) -> None:
         """Open the bars."""
@@ -112,7 +110,6 @@ class TerminalReporter(Reporter):
             TimeRemainingColumn(elapsed_when_finished=False),
             TextColumn("{task.fields[rate]}"),
             console=self.output,
-            transient=not self.lines,
         )
         self.progress.start()
         self.task = self.progress.add_task(
@@ -133,10 +130,7 @@ class TerminalReporter(Reporter):
         line = epoch_line(record, self.epochs)
         if self.progress is not None:
             self.progress.update(self.task, rate=f"{record['samples_per_second']:.0f} clips/s")
-            if self.lines:
-                self.progress.console.print(line)
-            return
-        if not self.lines:
+            self.progress.console.print(line)
             return
         if self.timed > 1:
             seconds = (time.perf_counter() - self.began) / (self.timed - 1)  # for each batch
@@ -157,9 +151,8 @@ class TerminalDownload(DownloadReporter):
     Elsewhere than on a terminal, a line for each tenth of a file.
     """
 
-    def __init__(self, output: Console, lines: bool = True) -> None:
+    def __init__(self, output: Console) -> None:
         self.output = output
-        self.lines = lines
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),

@@ -5,7 +5,7 @@ A runner is whatever carries jobs out: `workers.run_locally`, or one that sends 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -13,10 +13,10 @@ from typing import TypeAlias
 from snn_delays.assembly import check_device
 from snn_delays.compare.answers import are_current, write_answers
 from snn_delays.config import Recipe
-from snn_delays.errors import SnnDelaysError
+from snn_delays.errors import RunError, SnnDelaysError
 from snn_delays.export import export_run
 from snn_delays.plots import plot_run
-from snn_delays.reporting import Reporter, Reporters
+from snn_delays.reporting import Reporter
 from snn_delays.runs import Record, RunFolder
 from snn_delays.tensorboard import TensorBoardReporter
 from snn_delays.training import train
@@ -57,7 +57,7 @@ class Job:
 Result: TypeAlias = Record | SnnDelaysError
 """What comes of a job: the run's summary, or why there is none."""
 
-Runner: TypeAlias = Callable[[Sequence[Job]], Iterator[tuple[Job, Result]]]
+Runner: TypeAlias = Callable[[Sequence[Job]], Generator[tuple[Job, Result]]]
 """Carries jobs out, in any order, and yields each as it ends, well or badly."""
 
 
@@ -74,14 +74,13 @@ def finished_summary(job: Job) -> Record | None:
     return folder.summary() if whole else None
 
 
-def run_job(job: Job, reporter: Reporter | None = None) -> Record:
+def run_job(job: Job) -> Record:
     """Train, export, plot and answer; what the folder already holds is not done again.
 
-    An unfinished run goes on after its last finished epoch.
+    An unfinished run goes on from where it was last saved.
 
     Args:
         job: what to do.
-        reporter: receives the progress of training.
     Returns:
         The run's summary.
     Raises:
@@ -91,9 +90,7 @@ def run_job(job: Job, reporter: Reporter | None = None) -> Record:
     if summary is not None:
         return summary
     folder, device = RunFolder(job.folder), check_device(job.device)
-    reporter = reporter or Reporter()
-    if job.tensorboard:
-        reporter = Reporters(reporter, TensorBoardReporter(folder.tensorboard))
+    reporter = TensorBoardReporter(folder.tensorboard) if job.tensorboard else Reporter()
     summary = train(
         job.recipe,
         folder,
@@ -106,3 +103,13 @@ def run_job(job: Job, reporter: Reporter | None = None) -> Record:
     reporter.pictures(plot_run(folder, job.data_dir), job.recipe.epochs)
     write_answers(folder, job.data_dir, device)  # the last file: it shows that all is there
     return summary
+
+
+def attempt(job: Job) -> Result:
+    """`run_job`, its errors returned instead of raised: a worker outlives them."""
+    try:
+        return run_job(job)
+    except SnnDelaysError as error:
+        return error
+    except Exception as error:
+        return RunError(f"{type(error).__name__}: {error}")

@@ -11,7 +11,7 @@ import re
 import socket
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from snn_delays.atomic import write_bytes
-from snn_delays.compare.jobs import Job, Result, run_job
+from snn_delays.compare.jobs import Job, Result, attempt
 from snn_delays.errors import RunError, SnnDelaysError
 
 ATTEMPTS = 4
@@ -33,7 +33,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 def run_on_ray(
     jobs: Sequence[Job], address: str | None, threads: int
-) -> Iterator[tuple[Job, Result]]:
+) -> Generator[tuple[Job, Result]]:
     """Run jobs as tasks of `threads` cores each; yield each as it ends.
 
     A task takes a GPU too for device `cuda` and, where the cluster has any, for `auto`.
@@ -157,11 +157,9 @@ def _run_elsewhere(job: Job, begun: bytes, threads: int) -> tuple[Result, bytes]
         folder = Path(place) / job.folder
         try:
             unpack(begun, folder)
-            return run_job(replace(job, folder=folder)), pack(folder)
-        except SnnDelaysError as error:
-            return error, pack(folder)
-        except Exception as error:
-            return RunError(f"{type(error).__name__}: {error}"), pack(folder)
+        except (RunError, OSError) as error:
+            return RunError(str(error)), pack(folder)
+        return attempt(replace(job, folder=folder)), pack(folder)
 
 
 def _collect(ray: Any, done: Any, job: Job) -> Result:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def run_study(
     missing = [job for job in jobs if job not in summaries]
     failures: dict[Job, SnnDelaysError] = {}
     for again in (False, True):
-        with _closing(runner(missing)) as ended:
+        with closing(runner(missing)) as ended:  # Ctrl-C ends its processes before we go on
             for job, result in ended:
                 if isinstance(result, SnnDelaysError):
                     failures[job] = result
@@ -92,16 +92,6 @@ def run_study(
     finished = _in_order(jobs, summaries)
     write_results(out, finished)
     return Outcome(finished, [(job, failures[job]) for job in missing])
-
-
-@contextmanager
-def _closing(ended: Iterator[tuple[Job, Result]]) -> Iterator[Iterator[tuple[Job, Result]]]:
-    """Close a runner's iterator at once, so that Ctrl-C ends its processes before we go on."""
-    try:
-        yield ended
-    finally:
-        if isinstance(ended, Generator):
-            ended.close()
 
 
 def _in_order(jobs: Sequence[Job], summaries: dict[Job, Record]) -> list[tuple[Job, Record]]:

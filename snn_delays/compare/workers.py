@@ -10,20 +10,20 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 
 import torch
 
-from snn_delays.compare.jobs import Job, Result, run_job
+from snn_delays.compare.jobs import Job, Result, attempt
 from snn_delays.errors import RunError, SnnDelaysError
 from snn_delays.signals import Signals
 
 _PATIENCE_SECONDS = 10.0
 
 
-def run_locally(jobs: Sequence[Job], workers: int, threads: int) -> Iterator[tuple[Job, Result]]:
+def run_locally(jobs: Sequence[Job], workers: int, threads: int) -> Generator[tuple[Job, Result]]:
     """Run jobs in `workers` processes of `threads` threads each; yield each job as it ends.
 
     The processes stop with the iterator, also when it is closed or interrupted early; the finished
@@ -110,16 +110,7 @@ def _work(pipe: Connection, threads: int) -> None:
     torch.set_num_threads(threads)
     with suppress(KeyboardInterrupt, EOFError), Signals():  # told to end, or nobody is there
         while True:
-            pipe.send(_result(pipe.recv()))
-
-
-def _result(job: Job) -> Result:
-    try:
-        return run_job(job)
-    except SnnDelaysError as error:
-        return error
-    except Exception as error:
-        return RunError(f"{type(error).__name__}: {error}")
+            pipe.send(attempt(pipe.recv()))
 
 
 def _leave_with_parent() -> None:

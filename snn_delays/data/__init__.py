@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from snn_delays.data.dataset import ClipDataset, Sample, SpikeDataset, collate
+    from snn_delays.data.events import EventStore
     from snn_delays.data.frames import FrameDataset
     from snn_delays.data.inspect import describe
     from snn_delays.data.loading import SPLITS, load
     from snn_delays.data.sources import SOURCES, Source, find_file, find_source
-    from snn_delays.data.store import EventStore, open_store
+    from snn_delays.data.store import open_store
     from snn_delays.data.synthetic import SyntheticTask, make_synthetic
 
 _HOME = {
     "SOURCES": "sources",
     "SPLITS": "loading",
     "ClipDataset": "dataset",
-    "EventStore": "store",
+    "EventStore": "events",
     "FrameDataset": "frames",
     "Sample": "dataset",
     "Source": "sources",

@@ -20,7 +20,7 @@ import numpy as np
 
 from snn_delays.data import cochlea
 from snn_delays.data.audio import read_wav
-from snn_delays.data.events import EventStore, take_clips
+from snn_delays.data.events import EventStore, offsets_of, take_clips
 from snn_delays.data.hdf5 import image, writable
 from snn_delays.data.splitting import SPLITS, refuse_existing, split_path
 from snn_delays.errors import DataError
@@ -160,7 +160,7 @@ def encode_recordings(
     return EventStore(
         times_us=np.concatenate([times for times, _ in spikes]).astype(np.int32),
         units=np.concatenate([units for _, units in spikes]).astype(np.int16),
-        offsets=np.cumsum([0, *counts]).astype(np.int64),
+        offsets=offsets_of(np.array(counts, np.int64)),
         labels=np.array([classes.index(one.label) for one in recordings], np.int64),
         speakers=np.array([one.speaker for one in recordings], np.int64),
         channels=cochlea.CHANNELS,

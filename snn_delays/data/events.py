@@ -20,7 +20,7 @@ LARGEST_CHANNELS = 32767
 LARGEST_TIME_US = 2_147_000_000
 """Times are kept as int32 microseconds, a little over 35 minutes."""
 
-_DTYPES = {
+DTYPES = {
     "times_us": np.int32,
     "units": np.int16,
     "offsets": np.int64,
@@ -77,7 +77,7 @@ class EventStore:
 
     def __post_init__(self) -> None:
         """Refuse arrays that are not as said above."""
-        for name, dtype in _DTYPES.items():
+        for name, dtype in DTYPES.items():
             column = getattr(self, name)
             if not (isinstance(column, np.ndarray) and column.dtype == dtype and column.ndim == 1):
                 got = getattr(column, "dtype", type(column).__name__)
@@ -118,6 +118,11 @@ def _refuse_outside(what: str, values: NDArray[Any], largest: int) -> None:
         raise DataError(what, f"in 0 .. {largest}", got)
 
 
+def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where clips of these lengths begin, and where the last one ends."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+
+
 def join_stores(stores: Iterable[EventStore]) -> EventStore:
     """All clips of several stores, in order; one store alone is returned as it is, not copied.
 
@@ -135,7 +140,7 @@ def join_stores(stores: Iterable[EventStore]) -> EventStore:
     return EventStore(
         times_us=np.concatenate([part.times_us for part in parts]),
         units=np.concatenate([part.units for part in parts]),
-        offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
+        offsets=offsets_of(lengths),
         labels=np.concatenate([part.labels for part in parts]),
         speakers=np.concatenate([part.speakers for part in parts]),
         channels=first.channels,
@@ -148,7 +153,7 @@ def join_stores(stores: Iterable[EventStore]) -> EventStore:
 def take_clips(store: EventStore, clips: NDArray[np.int64]) -> EventStore:
     """A store of these clips, in this order, copied."""
     lengths = np.diff(store.offsets)[clips]
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    offsets = offsets_of(lengths)
     event = np.repeat(store.offsets[clips] - offsets[:-1], lengths) + np.arange(offsets[-1])
     return replace(
         store,

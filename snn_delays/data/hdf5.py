@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_delays.atomic import replacing_all
-from snn_delays.data.events import LARGEST_CHANNELS, LARGEST_TIME_US, EventStore
+from snn_delays.data.events import LARGEST_CHANNELS, LARGEST_TIME_US, EventStore, offsets_of
 from snn_delays.data.heap import check_ragged
 from snn_delays.errors import DataError, DataWriteError
 
@@ -162,7 +162,7 @@ def _read(
     return EventStore(
         times_us=np.concatenate([block[0] for block in blocks]),
         units=np.concatenate([block[1] for block in blocks]),
-        offsets=_offsets(lengths),
+        offsets=offsets_of(lengths),
         labels=labels,
         speakers=speakers,
         channels=channels,
@@ -221,7 +221,7 @@ def _pack_block(
             f"as long as its `spikes/times`, {lengths[clip]}",
             unit_lengths[clip],
         )
-    offsets = _offsets(lengths)
+    offsets = offsets_of(lengths)
     seconds = np.concatenate(times)
     unit = np.concatenate(units)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -262,10 +262,6 @@ def _sort_clips(
         span = slice(offsets[clip], offsets[clip + 1])
         order = np.argsort(times[span], kind="stable")
         times[span], units[span] = times[span][order], units[span][order]
-
-
-def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
 
 def write_events(path: str | os.PathLike[str], store: EventStore) -> None:

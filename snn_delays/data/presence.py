@@ -17,6 +17,7 @@ from snn_delays.data.sources import (
     DATA_DIR,
     Source,
     data_folder,
+    fetched_sha256,
     find_file,
     find_folder,
     sidecar,
@@ -66,11 +67,8 @@ def is_damaged(path: Path) -> bool:
     if path.is_dir():
         return False
     try:
-        expected = sidecar(path).read_text("utf-8").split()[0]
-        return not matches(path, f"sha256:{expected}")
-    except (OSError, UnicodeDecodeError, IndexError):
-        pass  # no checksum: at least the file's own structure must be whole
-    try:
+        if expected := fetched_sha256(path):
+            return not matches(path, f"sha256:{expected}")
         if path.suffix == ".gz":
             with gzip.open(path) as file:
                 while file.read(1 << 20):

@@ -144,18 +144,14 @@ def find_source(name: str) -> Source:
     return SOURCES[name]
 
 
-def fetch_command(name: str, data_dir: str | os.PathLike[str] | None = None) -> str:
-    """What to type to download the data set `name`."""
-    return f"snn-delays data fetch {name} --data-dir {'DIR' if data_dir is None else data_dir}"
-
-
 def how_to_get(source: Source, data_dir: str | os.PathLike[str] | None = None) -> str:
     """How a user comes by the files of a data set: the command, and by hand."""
     files = ", ".join(f"{name} (about {size} MB)" for name, size in source.archives.items())
     place = "a folder (--data-dir)" if data_dir is None else data_dir
     here = "If you have it, name its folder: --data-dir DIR. " if data_dir is None else ""
+    command = f"snn-delays data fetch {source.name} --data-dir {data_dir or 'DIR'}"
     return (
-        f"{here}Fetch it: {fetch_command(source.name, data_dir)}. Or by hand: unpack {files} from "
+        f"{here}Fetch it: {command}. Or by hand: unpack {files} from "
         f"{source.address} into {place}, or into a folder below it."
     )
 
@@ -185,6 +181,14 @@ def data_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
 def sidecar(path: Path) -> Path:
     """The file that holds the SHA-256 of the fetched file `path`, as `sha256sum` writes it."""
     return path.with_name(f"{path.name}.sha256")
+
+
+def fetched_sha256(path: Path) -> str | None:
+    """The checksum kept beside a fetched file, if there is one."""
+    try:
+        return sidecar(path).read_text("utf-8").split()[0]
+    except (OSError, UnicodeDecodeError, IndexError):
+        return None
 
 
 def find_file(data_dir: str | os.PathLike[str], filename: str, name: str | None = None) -> Path:

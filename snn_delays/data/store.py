@@ -16,20 +16,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from snn_delays.atomic import remove_leftovers, replacing
-from snn_delays.data.events import EventStore, SourceFile
+from snn_delays.data.events import DTYPES, EventStore, SourceFile
 from snn_delays.data.hdf5 import read_events, unpacked
-from snn_delays.data.sources import sidecar
+from snn_delays.data.sources import fetched_sha256, sidecar
 from snn_delays.errors import DataError, DataWriteError
 
-__all__ = ["EventStore", "cache_folder", "open_store"]
-
 _STORE_VERSION = 2  # raise it when the meaning of a store changes: old ones are then left unread
-_DTYPES = {"times_us": "I32", "units": "I16", "offsets": "I64", "labels": "I64", "speakers": "I64"}
-_NUMPY: dict[str, np.dtype[Any]] = {
-    "I16": np.dtype("<i2"),
-    "I32": np.dtype("<i4"),
-    "I64": np.dtype("<i8"),
-}
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -92,7 +84,7 @@ def _source_file(path: Path) -> SourceFile:
             source = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
-    expected = _expected(path)
+    expected = fetched_sha256(path)
     if expected not in (None, source):
         raise DataError(
             f"{path} is not what was fetched: its SHA-256 is not that in {sidecar(path).name}",
@@ -106,16 +98,8 @@ def _key(file: SourceFile, channels: int, classes: tuple[str, ...] | None) -> st
     return hashlib.sha256(recipe.encode()).hexdigest()
 
 
-def _expected(path: Path) -> str | None:
-    """The checksum kept beside a fetched file, if there is one."""
-    try:
-        return sidecar(path).read_text("utf-8").split()[0]
-    except (OSError, UnicodeDecodeError, IndexError):
-        return None
-
-
 def _write_store(packed: Path, key: str, store: EventStore) -> None:
-    tensors = {name: np.ascontiguousarray(getattr(store, name)) for name in _DTYPES}
+    tensors = {name: np.ascontiguousarray(getattr(store, name)) for name in DTYPES}
     checksums = {name: hashlib.sha256(array.data).hexdigest() for name, array in tensors.items()}
     description = {"key": key, "version": _STORE_VERSION, "source": store.source}
     description |= {"channels": store.channels, "classes": store.classes, "sha256": checksums}
@@ -140,12 +124,16 @@ def _read_store(packed: Path, key: str, source: SourceFile) -> EventStore | None
         if description.pop("own_sha256") != _digest(description) or description["key"] != key:
             return None
         arrays: dict[str, NDArray[Any]] = {}
-        for name, dtype in _DTYPES.items():
+        for name, dtype in DTYPES.items():
+            plain = np.dtype(dtype).newbyteorder("<")
             entry = header[name]
             begin, end = entry["data_offsets"]
-            array = raw[start + begin : start + end].view(_NUMPY[dtype])
+            array = raw[start + begin : start + end].view(plain)
             checksum = hashlib.sha256(array.data).hexdigest()
-            if entry["dtype"] != dtype or checksum != description["sha256"][name]:
+            if (
+                entry["dtype"] != f"I{8 * plain.itemsize}"
+                or checksum != description["sha256"][name]
+            ):
                 return None
             arrays[name] = np.asarray(array)
         channels, classes = int(description["channels"]), tuple(description["classes"])

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_delays.atomic import write_bytes, write_text
-from snn_delays.data.events import EventStore
+from snn_delays.data.events import EventStore, offsets_of
 from snn_delays.data.hdf5 import image
 from snn_delays.data.store import cache_folder
 from snn_delays.errors import DataError, DataWriteError
@@ -156,7 +156,7 @@ def generate(task: SyntheticTask, split: str) -> EventStore:
     return EventStore(
         times_us=times[order],
         units=units[order],
-        offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
+        offsets=offsets_of(counts),
         labels=labels,
         speakers=speakers,
         channels=task.channels,

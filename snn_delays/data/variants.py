@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_delays.data.dataset import ClipDataset, SpikeDataset
-from snn_delays.data.events import EventStore
+from snn_delays.data.events import EventStore, offsets_of
 from snn_delays.errors import DataError
 
 UNITS = {"jitter": "ms", "jitter-channels": "ms", "delete": "share"}
@@ -117,7 +117,7 @@ def alter_events(
         store,
         times_us=times[order].astype(np.int32),
         units=units[order],
-        offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
+        offsets=offsets_of(counts),
     )
 
 

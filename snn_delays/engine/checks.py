@@ -127,9 +127,9 @@ def clip_bytes(network: Network, dtype: type[np.floating] = np.float64) -> int:
     return steps * outputs + 2 * number * data.steps * data.channels + lines
 
 
-def clips_at_once(network: Network, most: int = 256) -> int:
-    """How many clips, up to `most`, run in an eighth of the machine's memory; at least 1."""
-    return int(min(most, max(1, total_bytes("cpu") // 8 // clip_bytes(network))))
+def clips_at_once(network: Network) -> int:
+    """How many clips, up to 256, run in an eighth of the machine's memory; at least 1."""
+    return min(256, max(1, total_bytes("cpu") // 8 // clip_bytes(network)))
 
 
 def check_memory(what: str, needed: int, remedy: str = "") -> None:

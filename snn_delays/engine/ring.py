@@ -5,7 +5,8 @@ Memory is `max delay + 1` currents per neuron, however long the stream.
 
 from __future__ import annotations
 
-from snn_delays.engine.kernels import charge, compiled
+from snn_delays.compiled import compiled
+from snn_delays.engine.kernels import charge
 
 
 @compiled
