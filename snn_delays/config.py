@@ -20,6 +20,7 @@ from snn_delays.errors import RecipeError
 
 Dataset = Literal["synthetic", "shd", "ssc", "gsc"]
 Protocol = Literal["valid", "last", "paper"]
+Delays = Literal["learned", "fixed", "none"]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Rate = Annotated[float, Field(ge=0, le=1e6)]
 
@@ -78,7 +79,7 @@ class Recipe(BaseModel):
 
     # Network
     hidden: tuple[Positive, ...] = Field((256, 256), min_length=1, description="layer widths")
-    delays: Literal["learned", "fixed", "none"] = Field(
+    delays: Delays = Field(
         "learned", description="whether there are delays, and how they come about"
     )
     granularity: Literal["synaptic", "axonal", "dendritic"] = Field(

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import CountReporter, TerminalDownload, console
+from snn_delays.config import Dataset
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +34,7 @@ def _data() -> None:
 
 @opt.add_command(app, "fetch")
 def fetch_command(
-    dataset: Annotated[opt.DatasetName, typer.Argument(help="shd, ssc or gsc.")],
+    dataset: Annotated[Dataset, typer.Argument(help="shd, ssc or gsc.")],
     data_dir: Annotated[
         Path, typer.Option("--data-dir", help="Folder to put the data into.")
     ] = Path("data"),
@@ -43,7 +44,7 @@ def fetch_command(
 
     A transfer that was cut off goes on where it stopped; run the same command again.
     """
-    fetch_data(dataset.value, data_dir, quiet)
+    fetch_data(dataset, data_dir, quiet)
 
 
 def fetch_data(dataset: str, data_dir: Path, quiet: bool) -> None:

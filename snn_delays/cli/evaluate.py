@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import check_picture, console, percent
+from snn_delays.config import Dataset
 from snn_delays.errors import SnnDelaysError
 
 if TYPE_CHECKING:
@@ -26,12 +27,10 @@ if TYPE_CHECKING:
 def evaluate_command(
     target: Annotated[Path, typer.Argument(help="A run folder, or a network.json.")],
     dataset: Annotated[
-        opt.DatasetName | None,
+        Dataset | None,
         typer.Option("--dataset", help="Data to use. Default: what the network was trained on."),
     ] = None,
-    split: Annotated[
-        opt.SplitName, typer.Option("--split", help="Which part of the data.")
-    ] = opt.SplitName.test,
+    split: Annotated[opt.Split, typer.Option("--split", help="Which part of the data.")] = "test",
     data_dir: opt.DataDirOption = None,
     device: opt.DeviceOption = "auto",
     variant: Annotated[
@@ -82,8 +81,8 @@ def evaluate_command(
 
 def _evaluate_run(
     target: Path,
-    dataset: opt.DatasetName | None,
-    split: opt.SplitName,
+    dataset: Dataset | None,
+    split: opt.Split,
     data_dir: Path | None,
     device: str,
     output: Any,
@@ -95,16 +94,16 @@ def _evaluate_run(
 
     device = check_device(device)
     net, recipe, classes = load_trained(RunFolder(target))
-    name = dataset.value if dataset else recipe.dataset
+    name = dataset or recipe.dataset
     recipe = recipe.model_copy(update={"dataset": name})
-    data = load_split(recipe, split.value, data_dir)
+    data = load_split(recipe, split, data_dir)
     data = data.prepared_as(RunFolder(target).summary().get("data")).to(device)
     check_fit(data, net.in_features, classes, target)
     integer = round_delays(net).to(device)
     rounded = evaluate(integer, data)
     live = evaluate(net.to(device), data)
     output.print(
-        f"{name} {split.value}: [bold]{percent(rounded.accuracy)}[/] with integer delays "
+        f"{name} {split}: [bold]{percent(rounded.accuracy)}[/] with integer delays "
         f"({rounded.correct} of {len(data)} clips; before rounding {percent(live.accuracy)})"
     )
     return data, lambda altered: evaluate(integer, altered).accuracy
@@ -112,8 +111,8 @@ def _evaluate_run(
 
 def _evaluate_network(
     target: Path,
-    dataset: opt.DatasetName | None,
-    split: opt.SplitName,
+    dataset: Dataset | None,
+    split: opt.Split,
     data_dir: Path | None,
     output: Any,
 ) -> tuple[ClipDataset, Score]:
@@ -121,12 +120,12 @@ def _evaluate_network(
     from snn_delays.evaluation import answer, check_fit, load_for_network
 
     network = Network.load(target)
-    name = dataset.value if dataset else network.input.dataset
-    data = load_for_network(network, name, split.value, data_dir)
+    name = dataset or network.input.dataset
+    data = load_for_network(network, name, split, data_dir)
     check_fit(data, network.input.channels, network.readout.classes, target)
     result, margin = answer(network, data)
     output.print(
-        f"{name} {split.value}: [bold]{percent(result.accuracy)}[/] "
+        f"{name} {split}: [bold]{percent(result.accuracy)}[/] "
         f"({result.correct} of {len(data)} clips, engine, float64)"
     )
     output.print(f"Smallest distance of a membrane to its threshold: {margin:.2g}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
+
+from snn_delays.config import Dataset, Protocol
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -24,38 +25,7 @@ def add_command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
     return add
 
 
-class DatasetName(StrEnum):
-    """Data sets by name."""
-
-    synthetic = "synthetic"
-    shd = "shd"
-    ssc = "ssc"
-    gsc = "gsc"
-
-
-class DelayModeName(StrEnum):
-    """What is done about delays."""
-
-    learned = "learned"
-    fixed = "fixed"
-    none = "none"
-
-
-class ProtocolName(StrEnum):
-    """Which data chooses the epoch."""
-
-    valid = "valid"
-    last = "last"
-    paper = "paper"
-
-
-class SplitName(StrEnum):
-    """Parts of a data set."""
-
-    train = "train"
-    valid = "valid"
-    test = "test"
-
+Split = Literal["train", "valid", "test"]
 
 NetworkArgument = Annotated[Path, typer.Argument(help="A network.json, or network.json.gz.")]
 ClipsArgument = Annotated[
@@ -66,7 +36,7 @@ ClipsArgument = Annotated[
     ),
 ]
 DatasetOption = Annotated[
-    DatasetName | None,
+    Dataset | None,
     typer.Option("--dataset", help="Data to use, with its recipe. Default: synthetic, built in."),
 ]
 RecipeOption = Annotated[
@@ -89,7 +59,7 @@ DeviceOption = Annotated[
     str, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda, cuda:1 …")
 ]
 ProtocolOption = Annotated[
-    ProtocolName | None,
+    Protocol | None,
     typer.Option(
         "--protocol",
         help="valid: held-out data chooses the epoch (default). last: train on train and valid, "

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import TerminalReporter, console, duration, percent
+from snn_delays.config import Dataset, Delays
 from snn_delays.errors import DataError, Interrupted, MachineFault, RunError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _NARROW = 0.1
 
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 DelaysOption = Annotated[
-    opt.DelayModeName | None,
+    Delays | None,
     typer.Option("--delays", help="Learn the delays, fix them at random, or have none."),
 ]
 OutOption = Annotated[
@@ -129,17 +130,17 @@ def offer_to_fetch(dataset: str, data_dir: Path | None, quiet: bool) -> None:
 
 def resolve_recipe(
     source: str | None,
-    dataset: opt.DatasetName | None,
+    dataset: Dataset | None,
     settings: list[str] | None,
     given: dict[str, Any],
 ) -> Recipe:
     """The recipe of `source` (else of the data set), with `--set` and the given flags on top."""
     from snn_delays.config import load_recipe, parse_overrides
 
-    flags = {k: str(v) if isinstance(v, str) else v for k, v in given.items() if v is not None}
+    flags = {k: v for k, v in given.items() if v is not None}
     name = source
     if name is None:
-        name = dataset.value if dataset else "synthetic"
+        name = dataset or "synthetic"
     return load_recipe(name, {**parse_overrides(settings or []), **flags})
 
 
