@@ -18,7 +18,7 @@ from snn_delays.config import Recipe, make_recipe
 from snn_delays.engine import Engine
 from snn_delays.evaluation import answer
 from snn_delays.export import run_network
-from snn_delays.runs import git_commit
+from snn_delays.provenance import git_commit
 
 WEIGHT_BITS = (8, 4, 3, 2)
 DELAY_STEPS = (2, 4, 8, 24)

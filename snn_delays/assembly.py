@@ -1,11 +1,10 @@
-"""From a recipe to the things it names: the data of a run, its network, its device.
+"""From a recipe to the things it names: the data of a run and its network.
 
 Also the way back: the trained network of a run folder.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from snn_delays.config import Quantization, Recipe
 from snn_delays.data import ClipDataset
 from snn_delays.data.dataset import check_classes
 from snn_delays.data.events import SourceFile
-from snn_delays.errors import MissingSplitError, RunError, SnnDelaysError
+from snn_delays.errors import MissingSplitError, RunError
 from snn_delays.functional import round_delay
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import clamp_delays, delay_layers, freeze_weights, quantise
@@ -192,35 +191,3 @@ def _class_names(facts: dict[str, Any], where: Path) -> list[str]:
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise RunError(f"`classes` in {where}", "a list of names")
     return names
-
-
-def be_deterministic() -> None:
-    """Let torch use deterministic algorithms only, in this process from now on.
-
-    On a GPU the same run then gives the same bits, and takes longer; on a CPU it does so anyway.
-    Call it before CUDA is first used.
-    """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    settings: Any = torch.utils.deterministic
-    settings.fill_uninitialized_memory = False  # nothing reads it unwritten
-    torch.backends.cudnn.benchmark = False
-
-
-def check_device(device: str) -> str:
-    """A device that exists; `auto` is the first GPU, else the CPU.
-
-    Raises:
-        SnnDelaysError: torch has no such device here.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        if torch.device(device).type not in ("cpu", "cuda"):
-            raise RuntimeError(f"{device} is not supported")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise SnnDelaysError(
-            "--device", "auto, cpu or an available cuda device", device, str(error).split("\n")[0]
-        ) from None
-    return device

@@ -1,4 +1,4 @@
-"""How much memory training takes, how much there is, and which batch size would fit.
+"""How much memory training takes, and which batch size would fit.
 
 `least_bytes` is certain to be needed: runs that exceed the machine by it are refused before memory
 is taken. `fitting_batch` is careful instead, so that what it says can be relied on.
@@ -6,14 +6,11 @@ is taken. `fitting_batch` is careful instead, so that what it says can be relied
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise
-from pathlib import Path
 
 from snn_delays.config import Recipe
 from snn_delays.errors import RecipeError
 
-_LIMIT_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _FLOAT = 4
 _RESERVE = 2**28  # for threads, and libraries that are loaded later
 _CAREFUL = 10  # numbers kept per neuron and step of a clip; 3 to 10 were measured on a CPU
@@ -40,33 +37,6 @@ def fitting_batch(recipe: Recipe, channels: int, classes: int, available: int) -
     return 1 << (largest.bit_length() - 1) if largest > 0 else 0
 
 
-def total_bytes(device: str) -> int:
-    """The memory of a GPU; else of the machine, or what this process may have of it."""
-    if device.startswith("cuda"):
-        import torch
-
-        return torch.cuda.get_device_properties(device).total_memory
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for name in _LIMIT_FILES:
-        try:
-            limits.append(int(Path(name).read_text("ascii")))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return min([*limits, *_address_limit()])
-
-
-def free_bytes(device: str) -> int:
-    """What this process could take now in addition, about."""
-    if device.startswith("cuda"):
-        import torch
-
-        return torch.cuda.mem_get_info(device)[0]
-    taken = Path("/proc/self/statm").read_text("ascii").split() if os.name == "posix" else []
-    column = 0 if _address_limit() else 1  # a limit counts addresses, a machine real memory
-    used = int(taken[column]) * os.sysconf("SC_PAGE_SIZE") if taken else 0
-    return max(0, total_bytes(device) - used)
-
-
 def refuse_too_large(
     recipe: Recipe, channels: int, classes: int, clips: int, device: str, available: int
 ) -> None:
@@ -74,7 +44,7 @@ def refuse_too_large(
 
     Args:
         clips: in the data set; a batch has no more.
-        available: bytes, from `total_bytes`.
+        available: bytes, from `available_memory.total_bytes`.
 
     Raises:
         RecipeError: naming what it needs, what there is, and what to lower.
@@ -105,16 +75,6 @@ def _network_bytes(recipe: Recipe, channels: int, classes: int) -> int:
     both = recipe.delays == "learned" and recipe.granularity == "synaptic"
     learned = 4 * (2 if both else 1)  # value, gradient, two moments
     return _FLOAT * pairs * (recipe.kernel_count * (learned + 3) + taps)
-
-
-def _address_limit() -> list[int]:
-    """The limit on this process's addresses, if there is one."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return []
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return [] if limit == resource.RLIM_INFINITY else [limit]
 
 
 def _gib(size: int) -> str:

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_delays.atomic import replacing
+from snn_delays.available_memory import total_bytes
 from snn_delays.engine import Network
 from snn_delays.engine.checks import clips_at_once
 from snn_delays.errors import DataError
-from snn_delays.memory import total_bytes
 
 if TYPE_CHECKING:
     from snn_delays.data import SpikeDataset

@@ -11,12 +11,14 @@ import torch
 
 from snn_delays.assembly import Splits
 from snn_delays.config import Recipe
+from snn_delays.devices import device_name
 from snn_delays.distributed import World
 from snn_delays.evaluation import evaluate
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers, delay_statistics, round_delays
 from snn_delays.progress import Progress
-from snn_delays.runs import Record, git_commit, versions
+from snn_delays.provenance import git_commit, versions
+from snn_delays.runs import Record
 
 
 def summarise(
@@ -81,8 +83,3 @@ def session(device: str) -> Record:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
     return {"git_commit": git_commit(), **versions(), **place}
-
-
-def device_name(device: str) -> str:
-    """`cpu`, or the name of the GPU."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from snn_delays import available_memory, faults, memory
 from snn_delays import checkpoint as ckpt
-from snn_delays import faults, memory
 from snn_delays.allocator import keep_freed_memory
 from snn_delays.assembly import Splits, load_splits, network_from_recipe, start_from
 from snn_delays.config import Recipe
 from snn_delays.data import ClipDataset
 from snn_delays.data.augment import augmented_batch
+from snn_delays.devices import device_name
 from snn_delays.distributed import Share, World, backward, of_whole_batch
 from snn_delays.errors import RecipeError
 from snn_delays.evaluation import evaluate
@@ -39,7 +40,7 @@ from snn_delays.optimisation import Optimisation, sigma_at
 from snn_delays.progress import Position, Progress, load_progress
 from snn_delays.reporting import Reporter
 from snn_delays.runs import Record, RunFolder, as_folder
-from snn_delays.summary import device_name, session, summarise
+from snn_delays.summary import session, summarise
 
 MANY_LATE = 0.01
 """A share of spikes after the last step that the user is told of."""
@@ -91,7 +92,7 @@ def train(
         folder.remove_leftovers()
         reporter.message("The run is finished: nothing is trained or tested again")
         return folder.summary()
-    limit, free = memory.total_bytes(device), memory.free_bytes(device)
+    limit, free = available_memory.total_bytes(device), available_memory.free_bytes(device)
 
     def kept() -> str:
         return folder.how_to_go_on(data_dir) if folder.checkpoint_file.exists() else ""
@@ -108,7 +109,7 @@ def train(
         reporter.message(f"Reading {recipe.dataset}")
         splits = load_splits(recipe, data_dir, device)
         sizes = (splits.train.channels, len(splits.train.classes))
-        free = memory.free_bytes(device)  # the data have theirs now
+        free = available_memory.free_bytes(device)  # the data have theirs now
         if (dropped := splits.train.dropped_share) > MANY_LATE:
             length = recipe.steps * recipe.dt_ms
             reporter.message(f"Leaving out {dropped:.0%} of the spikes, those after {length:g} ms")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 import shutil
@@ -15,7 +16,7 @@ import torch
 from test_keeping import WORDS, results, resume
 from tiny import FLAGS, tiny_recipe
 
-from snn_delays import memory, training
+from snn_delays import available_memory, memory, training
 from snn_delays.data.hdf5 import write_events
 from snn_delays.errors import DataWriteError, MachineFault, RecipeError
 from snn_delays.faults import disk_sentence, is_out_of_memory
@@ -171,7 +172,9 @@ def test_a_gpu_without_memory_says_which_batch_would_fit(tmp_path, monkeypatch):
 
     monkeypatch.setattr(DelaySNN, "simulate", short)
     recipe = tiny_recipe(batch_size=256)
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 200 * 10 * 4 * 84 * 58 + 10**5 + 2**28)
+    monkeypatch.setattr(
+        available_memory, "free_bytes", lambda device: 200 * 10 * 4 * 84 * 58 + 10**5 + 2**28
+    )
     message = r"^Memory ran out\. Try --set batch_size=128, which should fit\.$"
     with pytest.raises(MachineFault, match=message):
         training.train(recipe, RunFolder(tmp_path / "run"))
@@ -239,10 +242,29 @@ def test_the_least_is_less_than_a_step_takes():
 
 
 def test_limits_on_this_process_count(monkeypatch):
-    whole = memory.total_bytes("cpu")
+    whole = available_memory.total_bytes("cpu")
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (2**30, 2**30))
-    assert memory.total_bytes("cpu") == min(whole, 2**30)
-    assert memory.free_bytes("cpu") <= whole
+    assert available_memory.total_bytes("cpu") == min(whole, 2**30)
+    assert available_memory.free_bytes("cpu") <= whole
+
+
+def test_free_memory_is_what_this_process_has_not_taken():
+    whole = available_memory.total_bytes("cpu")
+    before = available_memory.free_bytes("cpu")
+    assert 0 < before < whole
+    with mmap.mmap(-1, 2**27) as taken:
+        taken.write(b"x" * len(taken))
+        assert available_memory.free_bytes("cpu") <= before - 0.9 * len(taken)
+
+
+def test_memory_is_known_where_there_is_no_linux(monkeypatch):
+    """Stands for macOS and Windows, which have neither these files nor, the latter, these calls."""
+    whole = available_memory.total_bytes("cpu")
+    monkeypatch.setattr(available_memory, "_LIMIT_FILES", ("/no/such/file",))
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.delattr(os, "sysconf")
+    assert available_memory.total_bytes("cpu") >= whole
+    assert available_memory.free_bytes("cpu") > 0
 
 
 def test_faults_are_known_by_what_they_say():

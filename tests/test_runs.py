@@ -1,9 +1,8 @@
-"""The run folder: damaged files are one sentence, and the commit is the source's."""
+"""The run folder: what is damaged or in the way is one sentence."""
 
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from tiny import FLAGS, tiny_recipe
 from snn_delays import runs
 from snn_delays.atomic import locked
 from snn_delays.errors import RunError
+from snn_delays.provenance import processor
 from snn_delays.runs import RunFolder
 
 
@@ -114,32 +114,11 @@ def test_a_run_starts_where_a_killed_one_left_only_half_a_file(tmp_path):
         folder.check(tiny_recipe(), resume=False)
 
 
-def test_the_commit_is_that_of_the_source_tree(tmp_path, monkeypatch):
-    package = tmp_path / "snn_delays"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    monkeypatch.setattr(runs, "__file__", str(package / "runs.py"))
-    assert runs.git_commit() is None
-
-    def git(*words):
-        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        command = ["git", "-C", str(tmp_path), *identity, *words]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-q", "-m", "first")
-    commit = git("rev-parse", "HEAD")
-    assert runs.git_commit() == commit
-    (package / "__init__.py").write_text("changed = True")
-    assert runs.git_commit() == f"{commit}+dirty"
-
-
 def test_the_summary_names_versions(trained):
     summary = json.loads(trained[0].summary_file.read_text())
     known = summary["versions"]
     assert {"torch", "spikingjelly", "numpy", "python", "machine"} <= set(known)
-    assert known["processor"] == runs.processor() != ""
+    assert known["processor"] == processor() != ""
     assert set(runs.SUMMARY_KEYS) <= set(summary)
 
 

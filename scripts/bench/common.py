@@ -16,8 +16,8 @@ import torch
 
 from snn_delays.allocator import keep_freed_memory
 from snn_delays.atomic import write_json
-from snn_delays.runs import git_commit, processor
-from snn_delays.summary import device_name
+from snn_delays.devices import device_name
+from snn_delays.provenance import git_commit, processor
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 

@@ -46,8 +46,8 @@ def choose_engine(
     Raises:
         SnnDelaysError: options that do not go together; no Ray, or no cluster.
     """
-    from snn_delays.assembly import check_device
     from snn_delays.compare.workers import run_locally
+    from snn_delays.devices import check_device
     from snn_delays.threads import core_count
 
     if name == EngineName.ray:

@@ -87,7 +87,8 @@ def _evaluate_run(
     device: str,
     output: Any,
 ) -> tuple[ClipDataset, Score]:
-    from snn_delays.assembly import check_device, load_split, load_trained
+    from snn_delays.assembly import load_split, load_trained
+    from snn_delays.devices import check_device
     from snn_delays.evaluation import check_fit, evaluate
     from snn_delays.nn import round_delays
     from snn_delays.runs import RunFolder

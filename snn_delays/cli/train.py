@@ -75,7 +75,7 @@ def train_command(
     from snn_delays.runs import RunFolder, default_folder
 
     if deterministic:
-        from snn_delays.assembly import be_deterministic
+        from snn_delays.devices import be_deterministic
 
         be_deterministic()
     if launched_rank():
@@ -155,7 +155,7 @@ def train_to_folder(
     world: World | None = None,
 ) -> dict[str, Any]:
     """Train, export and plot into a run folder; `output` None is quiet."""
-    from snn_delays.assembly import check_device
+    from snn_delays.devices import check_device
     from snn_delays.export import export_run
     from snn_delays.faults import explained
     from snn_delays.training import train

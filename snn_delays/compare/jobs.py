@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from snn_delays.assembly import check_device
 from snn_delays.compare.answers import are_current, write_answers
 from snn_delays.config import Recipe
+from snn_delays.devices import check_device
 from snn_delays.errors import RunError, SnnDelaysError
 from snn_delays.export import export_run
 from snn_delays.plots import plot_run

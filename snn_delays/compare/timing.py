@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from snn_delays.assembly import check_device
 from snn_delays.compare.answers import VARIANTS
 from snn_delays.compare.jobs import Job
 from snn_delays.data.variants import parse_variants
+from snn_delays.devices import check_device
 from snn_delays.reporting import Reporter
 from snn_delays.runs import Record, RunFolder
 from snn_delays.training import train

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from snn_delays.available_memory import total_bytes
 from snn_delays.errors import NetworkFormatError, ShapeError, SnnDelaysError
-from snn_delays.memory import total_bytes
 from snn_delays.network_format import LIF, Layer, Network
 
 # What the largest current may grow by: sums over 2e6 steps, twice (a membrane without leak, then
