@@ -20,7 +20,7 @@ from snn_delays.data.events import SourceFile
 from snn_delays.errors import MissingSplitError, RunError
 from snn_delays.functional import round_delay
 from snn_delays.networks import DelaySNN
-from snn_delays.nn import clamp_delays, delay_layers, freeze_weights, quantise
+from snn_delays.nn import delay_layers, freeze_weights, quantise
 from snn_delays.runs import Record, RunFolder, as_folder
 
 
@@ -152,10 +152,11 @@ def start_from(net: DelaySNN, run: str) -> None:
             "kernel_count, granularity, bias and learn_tau.",
         )
     ckpt.check_fit(net, trained, folder.model_file)
+    for name, layer in delay_layers(net).items():  # they may have another range than those of `run`
+        for part in ("delay", "start_delay"):
+            trained[f"{name}.{part}"].clamp_(0, layer.delay_limit)
     net.load_state_dict(trained)
-    clamp_delays(net)  # they may have another range than those of `run`
     for layer in delay_layers(net).values():
-        layer.start_delay.clamp_(0, layer.delay_limit)
         if layer.delays != "learned":  # whole numbers, whatever those of `run` were
             layer.delay.data.copy_(round_delay(layer.delay, layer.delay_limit))
             layer.start_delay.copy_(layer.delay)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import snn_delays
 from snn_delays import network_format as nf
@@ -18,8 +18,9 @@ from snn_delays.assembly import load_trained
 from snn_delays.config import Recipe
 from snn_delays.errors import SnnDelaysError
 from snn_delays.functional import integer_weight
+from snn_delays.fused import has_hooks
 from snn_delays.networks import DelayBlock, DelaySNN
-from snn_delays.neurons import lif_settings
+from snn_delays.neurons import LeakyIntegrator, lif_settings
 from snn_delays.nn import DelayLinear, round_delays
 from snn_delays.runs import RunFolder
 
@@ -35,13 +36,15 @@ def to_network(
         classes: class names in the order of the outputs.
         metadata: plain JSON facts to store with it (results, seed, commit).
     Raises:
-        SnnDelaysError: `net` is no `DelaySNN`, or has not as many outputs as there are `classes`.
+        SnnDelaysError: `net` is no `DelaySNN`, a part of it computes what the format cannot say, or
+            it has not as many outputs as there are `classes`.
     """
     if not isinstance(net, DelaySNN):
         raise SnnDelaysError("`net`", "a DelaySNN, which the format describes", type(net).__name__)
     if len(classes) != net.readout.out_features:
         expected = f"the names of the {net.readout.out_features} outputs"
         raise SnnDelaysError("`classes`", expected, f"{len(classes)} names")
+    _refuse_changed_parts(net)
     rounded = round_delays(net).double()
     layers = [
         _layer(block.synapses, *_fold(block), nf.LIF(model="lif", **lif_settings(block.neuron)))
@@ -66,6 +69,35 @@ def to_network(
         readout=nf.Readout(kind=rounded.score_kind, classes=classes),
         metadata=metadata or {},
     )
+
+
+_COMPUTING = {
+    DelaySNN: ("forward", "simulate"),
+    DelayBlock: ("forward",),
+    DelayLinear: ("forward", "kernel"),
+    LeakyIntegrator: ("forward",),
+}
+"""The methods that say what a part computes."""
+
+
+def _refuse_changed_parts(net: DelaySNN) -> None:
+    """Refuse subclasses that compute something else, and hooks, of which nobody knows what they do.
+
+    Neurons and batch norm are looked at where they are read.
+    """
+    for name, part in net.named_modules():
+        where = f"`{name}` of the network" if name else "The network"
+        for kind, methods in _COMPUTING.items():
+            if isinstance(part, kind) and any(
+                getattr(type(part), method) is not getattr(kind, method) for method in methods
+            ):
+                expected = f"a {kind.__name__} that computes what the format describes"
+                raise SnnDelaysError(where, expected, type(part).__name__)
+        if has_hooks(part):
+            raise SnnDelaysError(
+                f"{where} has hooks, and network.json cannot hold what they do",
+                remedy="Remove them first; after pruning, by torch.nn.utils.prune.remove.",
+            )
 
 
 def export_run(folder: RunFolder, path: str | Path | None = None) -> Path:
@@ -122,6 +154,9 @@ def _fold(block: DelayBlock) -> tuple[Tensor, Tensor]:
     `gain = gamma / sqrt(var + eps)`, `b' = (b - mean) gain + beta`.
     """
     synapses, norm = block.synapses, block.norm
+    if not (type(norm) is nn.BatchNorm1d and norm.affine and norm.running_var is not None):
+        expected = "torch's BatchNorm1d, affine, with running statistics"
+        raise SnnDelaysError("`norm` of each block", expected, str(norm))
     mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     gain = norm.weight / torch.sqrt(var + norm.eps)
     return gain, (_bias(synapses) - mean) * gain + norm.bias

@@ -102,10 +102,10 @@ class _DelayKernel(torch.autograd.Function):
             return kernel
         narrow = (-0.5 / sigma.square()).expand_as(weight)
         bumps = (
-            _gaussian(delay[..., k], narrow[..., k], max_delay)[0].mul_(weight[..., k])
+            _gaussian(delay[..., k], narrow[..., k], max_delay)[0] * weight[..., k]
             for k in range(weight.shape[2])
         )
-        return reduce(Tensor.add_, bumps)
+        return reduce(torch.add, bumps)  # in place, torch.compile would lose the gradients
 
     @staticmethod
     @once_differentiable
@@ -273,6 +273,13 @@ def _check_synapses(weight: Tensor, delay: Tensor, max_delay: int) -> None:
     """Refuse all but a finite weight, a real delay of its shape and device, and a `max_delay`."""
     _check_weight(weight)
     check_whole("max_delay", max_delay, 0, MAX_DELAY)
+    if max_delay > (most := 2 / torch.finfo(weight.dtype).eps):
+        raise SnnDelaysError(
+            "`max_delay`",
+            f"at most {most:.0f}, the steps that {weight.dtype} can tell apart",
+            max_delay,
+            "Keep weights and delays in float32.",
+        )
     if not isinstance(delay, Tensor) or delay.layout is not torch.strided:
         got = delay.layout if isinstance(delay, Tensor) else type(delay).__name__
         raise ShapeError("`delay`", "a dense tensor", got)

@@ -115,7 +115,14 @@ class LIFSettings(TypedDict):
 
 
 def lif_settings(node: Any) -> LIFSettings:
-    """The constants of a neuron made by `lif`; a learned `tau` as it is now."""
+    """The constants of a neuron made by `lif`; a learned `tau` as it is now.
+
+    Raises:
+        SnnDelaysError: a neuron of another kind.
+    """
+    if type(node) not in (sj_neuron.LIFNode, sj_neuron.ParametricLIFNode):
+        expected = "a LIFNode or a ParametricLIFNode of SpikingJelly"
+        raise SnnDelaysError("A neuron", expected, type(node).__name__)
     if isinstance(node, sj_neuron.ParametricLIFNode):
         tau = float(1.0 / node.w.detach().double().sigmoid())
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -126,6 +126,29 @@ class DelayLinear(nn.Module):
         self.start_delay.copy_(self.delay)
         if self.bias is not None:
             self.bias.zero_()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """As every module; also, delays beyond this layer's range are an error."""
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        delay = state_dict.get(f"{prefix}delay")
+        if isinstance(delay, Tensor) and delay.numel() and not delay.is_meta:
+            low, high = (float(end) for end in delay.detach().aminmax())
+            if low < 0 or high > self.max_delay:
+                error_msgs.append(
+                    f"`{prefix}delay` must lie in 0 .. {self.max_delay}, the layer's max_delay; "
+                    f"got {low:g} .. {high:g}"
+                )
 
     @torch.no_grad()
     def clamp_delays(self) -> None:

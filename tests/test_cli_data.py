@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from snn_delays.cli.data import _how_to_train
 from snn_delays.cli.train import offer_to_fetch
 from snn_delays.data import fetch as fetch_module
 from snn_delays.data.hdf5 import read_events, write_events
+from snn_delays.data.splitting import SPLITS
 
 
 def test_list_shows_every_data_set_and_what_is_there(call, shd_folder, tmp_path, monkeypatch):
@@ -93,6 +96,7 @@ def test_encode_writes_a_spike_file(call, tmp_path):
     target = tmp_path / "mine.h5"
     code, out, _ = call("data", "encode", tmp_path / "wavs", "-o", target, "--workers", 1)
     assert code == 0
+    assert "left out" not in out
     assert "2/2 recordings" in out
     assert "2 clips, 2 classes" in out
     assert read_events(target, channels=700).classes == ("no", "yes")
@@ -102,6 +106,12 @@ def test_encode_writes_a_spike_file(call, tmp_path):
     code, _, err = call("data", "encode", tmp_path / "none", "-o", target)
     assert code == 2
     assert "is not there" in err
+    (tmp_path / "wavs" / "maybe" / "one").mkdir(parents=True)
+    for name in ("maybe/one/0.wav", "yes/b.flac", "yes/[c].flac", "top.wav", "yes/.hidden"):
+        (tmp_path / "wavs" / name).touch()
+    again = call("data", "encode", tmp_path / "wavs", "-o", tmp_path / "b.h5", "--workers", 1)
+    line = "left out: maybe/one/0.wav, top.wav, yes/[c].flac, … (4 in all)"
+    assert (again[0], line in again[1]) == (0, True)
 
 
 def test_split_ends_with_the_commands_that_train(call, tmp_path):
@@ -115,9 +125,22 @@ def test_split_ends_with_the_commands_that_train(call, tmp_path):
     words = [*train.split()[1:], "--out", tmp_path / "run", "--epochs", 1, "--set", "hidden=4"]
     assert call(*words)[0] == 0
     _, out, _ = call("data", "split", tmp_path / "mine.h5", "-o", tmp_path / "my own.h5")
-    moves = [line.strip() for line in out.splitlines() if line.startswith("  mv")]
-    assert moves[0] == f"mv '{tmp_path}/my own_train.h5' {tmp_path}/ssc_train.h5"
-    assert out.splitlines()[-1] == f"  {train}"
+    lines = [line.strip() for line in out.splitlines()[-5:]]
+    own = f"'{tmp_path}/my own'"  # the names are taken by the data above, which stay
+    assert lines[0] == f"mkdir {own}"
+    assert lines[1] == f"mv '{tmp_path}/my own_train.h5' '{tmp_path}/my own/ssc_train.h5'"
+    assert lines[4].startswith(f"snn-delays train --dataset ssc --data-dir {own}")
+    before = (tmp_path / "ssc_train.h5").read_bytes()
+    for line in lines[:4]:
+        subprocess.run(shlex.split(line), check=True)
+    assert (tmp_path / "ssc_train.h5").read_bytes() == before
+    assert call(*shlex.split(lines[4])[1:], "--out", tmp_path / "mine", *words[-4:])[0] == 0
+    assert _how_to_train([tmp_path / f"b/a_{s}.h5" for s in SPLITS], tmp_path / "b/a.h5", 999)[
+        0
+    ] == (f"mv {tmp_path}/b/a_train.h5 {tmp_path}/b/ssc_train.h5")
+    ready = [tmp_path / "mine.h5"]
+    split = f"snn-delays data split {tmp_path}/mine.h5 -o {tmp_path}/mine/ssc.h5"
+    assert _how_to_train(ready, ready[0], 999)[0] == split
     assert _how_to_train([tmp_path / "a_train.h5"], tmp_path / "a.h5", 9) == [
         "name recordings of the split valid too, and encode again"
     ]

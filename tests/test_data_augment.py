@@ -222,6 +222,11 @@ def test_frames_know_shifts_and_cut_mix_only():
     assert not torch.equal(x, data.batch(indices)[0])
     with pytest.raises(DataError, match="gsc train holds frames, not spikes"):
         augmented_batch(data, indices, 0, drop=0.1)
+    for shift in (4.0, 25.0):
+        with pytest.raises(DataError, match="a multiple of the 10 ms that a frame of gsc train"):
+            augmented_batch(data, indices, 0, time_shift_ms=shift)
+    with pytest.raises(DataError, match="`indices` must be whole numbers"):
+        augmented_batch(data, indices > 1, 0, channel_shift=1)
 
 
 def test_recipes_name_them():

@@ -110,3 +110,11 @@ def test_to_moves_a_copy(dataset):
 def test_impossible_values(field, value):
     with pytest.raises(DataError, match=f"`{field}`"):
         SpikeDataset(random_store(), [0], **OPTIONS | {field: value})
+
+
+@pytest.mark.parametrize("clips", [[True, False], [0.0, 1.0], [[0, 1]], np.array([True])])
+def test_a_mask_and_fractions_are_no_clips(clips):
+    with pytest.raises(DataError, match=r"`clips` must be whole numbers \[N\].*numpy\.flatnonzero"):
+        SpikeDataset(random_store(), clips, **OPTIONS)
+    assert len(SpikeDataset(random_store(), np.array([2, 0], np.uint8), **OPTIONS)) == 2
+    assert len(SpikeDataset(random_store(), [], **OPTIONS)) == 0

@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from spikingjelly.activation_based.neuron import KLIFNode
 from tiny import tiny_recipe
+from torch.nn.utils import prune
 
 from snn_delays import network_format as nf
 from snn_delays.assembly import load_split, load_trained, network_from_recipe
@@ -14,7 +16,7 @@ from snn_delays.errors import SnnDelaysError
 from snn_delays.evaluation import answer, evaluate
 from snn_delays.export import export_run, to_network
 from snn_delays.networks import DelaySNN
-from snn_delays.nn import round_delays
+from snn_delays.nn import DelayLinear, round_delays
 
 VARIANTS = {
     "hard": {},
@@ -129,3 +131,71 @@ def test_a_network_of_ones_own_loop_is_exported_as_it_is():
         to_network(net, recipe, list("abc"))
     with pytest.raises(SnnDelaysError, match="`net` must be a DelaySNN"):
         to_network(net.readout, recipe, list("abc"))
+
+
+class Louder(DelayLinear):
+    def forward(self, x, steps=None):
+        return 2 * super().forward(x, steps)
+
+
+def louder(net):
+    torch.manual_seed(0)
+    net.blocks[0].synapses = Louder(40, 9, max_delay=5)
+
+
+def pruned(net):
+    prune.l1_unstructured(net.blocks[0].synapses, "weight", 0.5)
+
+
+CHANGES = {
+    "subclass": (louder, r"`blocks\.0\.synapses` of the network must be a DelayLinear that"),
+    "own forward": (
+        lambda net: setattr(net, "forward", lambda x: net.simulate(x).scores),
+        "The network has hooks",
+    ),
+    "pruning": (pruned, r"`blocks\.0\.synapses` of the network has hooks.*prune\.remove"),
+    "hook": (
+        lambda net: net.blocks[0].norm.register_forward_hook(lambda *_: _[-1] * 0.5),
+        r"`blocks\.0\.norm` of the network has hooks",
+    ),
+    "neuron": (
+        lambda net: setattr(net.blocks[0], "neuron", KLIFNode(tau=2.0, step_mode="m")),
+        "A neuron must be a LIFNode or a ParametricLIFNode of SpikingJelly; got KLIFNode",
+    ),
+    "norm": (
+        lambda net: setattr(net.blocks[0], "norm", torch.nn.Identity()),
+        r"`norm` of each block must be .*; got Identity",
+    ),
+    "no statistics": (
+        lambda net: setattr(
+            net.blocks[0], "norm", torch.nn.BatchNorm1d(9, track_running_stats=False)
+        ),
+        r"`norm` of each block must be torch's BatchNorm1d, affine, with running statistics",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_part_that_computes_something_else_is_refused(change):
+    net = DelaySNN(40, [9], 10, max_delay=5)
+    alter, message = CHANGES[change]
+    alter(net)
+    with pytest.raises(SnnDelaysError, match=message):
+        to_network(net, tiny_recipe(), list("abcdefghij"))
+
+
+@torch.no_grad()
+def test_what_was_pruned_or_parametrised_is_exported_once_it_is_permanent_or_always():
+    recipe = tiny_recipe(tail_steps=0, readout="softmax_sum")
+    net = awake_network(recipe)
+    pruned(net)
+    net(torch.zeros(3, 1, 40))
+    prune.remove(net.blocks[0].synapses, "weight")
+    torch.nn.utils.parametrizations.weight_norm(net.readout)
+    net.readout.parametrizations.weight.original0.mul_(1.5)
+    x = torch.poisson(torch.full((recipe.steps, 6, 40), 0.2, dtype=torch.float64))
+    expected = round_delays(net).double().simulate(x)
+    network = to_network(net, recipe, list("abcdefghij"))
+    assert (network.layers[0].weights == 0).mean() >= 0.5
+    result = Engine(network).run(x.transpose(0, 1).numpy())
+    np.testing.assert_allclose(result.scores, expected.scores.numpy(), atol=1e-9)

@@ -289,7 +289,7 @@ def test_signals_stop_any_command_with_a_sentence(call, tmp_path, monkeypatch, n
         "evaluate": "snn_delays.data.variants.parse_variants",
         "export": "snn_delays.network_format.json_schema",
         "run": "snn_delays.engine.Network.load",
-        "data encode": "snn_delays.data.encoding.encode_to_files",
+        "data encode": "snn_delays.data.encoding.left_out",
         "plot": "snn_delays.plots.plot_run",
     }
     words = {

@@ -278,3 +278,14 @@ def test_wrong_arguments_are_refused_with_their_names():
         sf.delayed_linear(rand(5, 2), rand(3, 4, 2))
     with pytest.raises(SnnDelaysError, match="`method` must be one of"):
         sf.delayed_linear(rand(5, 1, 2), rand(3, 4, 2), method="fft")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "longest"), [(torch.bfloat16, 256), (torch.float16, 2048)], ids=["bf16", "f16"]
+)
+def test_half_precision_takes_the_delays_that_it_can_tell_apart(dtype, longest):
+    weight, delay = torch.ones(1, 1, 1, dtype=dtype), torch.full((1, 1, 1), longest, dtype=dtype)
+    assert sf.one_hot_kernel(weight, delay, longest)[longest].item() == 1
+    for kernel in (sf.one_hot_kernel, lambda *_: sf.delay_kernel(_[0], _[1], weight, _[2])):
+        with pytest.raises(SnnDelaysError, match=f"`max_delay` must be at most {longest}, the"):
+            kernel(weight, delay, longest + 1)

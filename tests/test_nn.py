@@ -194,3 +194,15 @@ def test_a_network_whose_neurons_hold_a_state_can_be_rounded():
     assert rounded[1].v.is_leaf
     before.sum().backward()  # the history of the original is still there
     assert net[0].weight.grad is not None
+
+
+def test_a_state_with_delays_beyond_the_range_is_not_loaded():
+    far, near = (DelayLinear(20, 20, max_delay=longest) for longest in (15, 7))
+    with pytest.raises(RuntimeError, match=r"`delay` must lie in 0 \.\. 7, the layer's max_delay"):
+        near.load_state_dict(far.state_dict())
+    with pytest.raises(RuntimeError, match=r"`0\.delay` must lie in 0 \.\. 0"):
+        torch.nn.Sequential(DelayLinear(20, 20, max_delay=7, delays="none")).load_state_dict(
+            torch.nn.Sequential(far).state_dict()
+        )
+    far.load_state_dict(near.state_dict())
+    assert torch.equal(far.delay, near.delay)

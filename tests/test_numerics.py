@@ -13,7 +13,7 @@ from snn_delays.config import load_recipe
 from snn_delays.engine import Engine
 from snn_delays.export import to_network
 from snn_delays.networks import DelaySNN
-from snn_delays.nn import clamp_delays, delay_layers, round_delays, set_sigma
+from snn_delays.nn import clamp_delays, delay_layers, quantise, round_delays, set_sigma
 
 
 @st.composite
@@ -121,25 +121,30 @@ def exported(net: DelaySNN, x: torch.Tensor) -> nf.Network:
     return to_network(net, recipe, classes)
 
 
-def sample() -> tuple[DelaySNN, torch.Tensor]:
+def sample(**options) -> tuple[DelaySNN, torch.Tensor]:
     torch.manual_seed(0)
-    net = DelaySNN(10, [16], 4, max_delay=6, tail_steps=3)
+    net = DelaySNN(10, [16], 4, max_delay=6, tail_steps=3, **options)
     return net, torch.poisson(torch.full((20, 8, 10), 0.3))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])  # others need a C++ compiler
+@pytest.mark.parametrize("change", ["one delay a pair", "two delays a pair", "quantised"])
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torch's remark on cached functions
-def test_a_compiled_model_gives_the_same_scores_and_gradients():
-    """Traced by dynamo (its `eager` backend: the others need a C++ compiler, and minutes)."""
-    net, x = sample()
+def test_a_compiled_model_gives_the_same_scores_and_gradients(backend, change):
+    net, x = sample(kernel_count=1 + (change == "two delays a pair"))
+    if change == "quantised":
+        quantise(net, weight_bits=4)
     net.eval()
-    expected = net(x)
-    expected.sum().backward()
-    gradients = [p.grad.clone() for p in net.parameters() if p.grad is not None]
-    net.zero_grad()
-    compiled = torch.compile(net, backend="eager")
-    found = compiled(x)
-    found.sum().backward()
-    torch.testing.assert_close(found, expected)
-    again = [p.grad for p in net.parameters() if p.grad is not None]
+
+    def scores_and_gradients(model):
+        net.zero_grad()
+        scores = model(x)
+        scores.square().mean().backward()
+        return scores, {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}
+
+    scores, gradients = scores_and_gradients(net)
+    assert all(gradient.abs().max() > 1e-3 for gradient in gradients.values())
+    found, again = scores_and_gradients(torch.compile(net, backend=backend))
+    torch.testing.assert_close(found, scores)
     torch.testing.assert_close(again, gradients)

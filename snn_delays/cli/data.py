@@ -22,6 +22,7 @@ _UNITS = {"last_spike_s": " s"}
 """Of the facts that `data inspect` shows."""
 
 _FEW_CLIPS = 5000
+_FEW_NAMES = 3
 """With fewer, a smaller network and batch than the recipe's do."""
 
 app = typer.Typer(no_args_is_help=True, help="Fetch, list, encode, split and inspect data.")
@@ -98,9 +99,15 @@ def encode_command(
     The file has the layout of SHD. With splits, mine.h5 becomes mine_train.h5, mine_valid.h5 and
     mine_test.h5. The command ends by saying how to train on them.
     """
-    from snn_delays.data.encoding import encode_to_files
+    from snn_delays.data.encoding import encode_to_files, left_out
 
     output_console = console()
+    if others := left_out(source):
+        shown = ", ".join(str(path.relative_to(source)) for path in others[:_FEW_NAMES])
+        more = ", …" if len(others) > _FEW_NAMES else ""
+        output_console.print(
+            f"Not LABEL/*.wav, so left out: {shown}{more} ({len(others)} in all)", markup=False
+        )
     with CountReporter(output_console, "recordings", quiet) as bar:
         written = encode_to_files(
             source, output, seed=seed, workers=workers, start=bar.start, done=bar.advance
@@ -143,8 +150,11 @@ def _how_to_train(written: list[Path], output: Path, clips: int) -> list[str]:
     """The commands that lead from these files, one or one for each split, to a trained network."""
     from snn_delays.data.splitting import SPLITS, split_path
 
-    named = output.with_name("ssc.h5")
-    train = f"snn-delays train --dataset ssc --data-dir {quote(str(output.parent))}"
+    named, make = output.with_name("ssc.h5"), []
+    if output != named and any(split_path(named, split).exists() for split in SPLITS):
+        named = output.parent / output.stem / "ssc.h5"  # other data have the names already
+        make = [f"mkdir {quote(str(named.parent))}"]
+    train = f"snn-delays train --dataset ssc --data-dir {quote(str(named.parent))}"
     if clips < _FEW_CLIPS:  # the recipe is made for a hundred thousand
         train += " --set hidden=64 --set batch_size=16"
     if written == [output]:
@@ -155,7 +165,7 @@ def _how_to_train(written: list[Path], output: Path, clips: int) -> list[str]:
     if output == named:
         return [train]
     moves = [(split_path(output, split), split_path(named, split)) for split in SPLITS]
-    return [*(f"mv {quote(str(old))} {quote(str(new))}" for old, new in moves), train]
+    return [*make, *(f"mv {quote(str(old))} {quote(str(new))}" for old, new in moves), train]
 
 
 @opt.add_command(app, "inspect")

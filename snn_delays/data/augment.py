@@ -143,8 +143,11 @@ def augmented_batch(
         float32 `[T, N, C]`, and the targets, float32 `[N, classes]`.
 
     Raises:
-        DataError: an augmentation of single spikes is asked for, but the data are frames.
+        DataError: `indices` is a mask; or an augmentation of single spikes, or a shift by part of a
+            step, is asked for, but the data are frames.
     """
+    if indices.dtype == torch.bool:
+        raise DataError("`indices`", "whole numbers [N]", "a mask", "Take mask.nonzero()[:, 0].")
     generator = Generator(data.labels.device).manual_seed(seed)
     # Indices stay where they are: on the CPU they tell how many events there will be.
     labels = data.labels[indices.to(data.labels.device, non_blocking=True)]
@@ -175,7 +178,11 @@ def augmented_batch(
             )
         x, _ = data.batch(indices)
         if channel_shift or time_shift_ms:
-            x = shift_frames(x, round(time_shift_ms / data.dt_ms), channel_shift, generator)
+            steps = round(time_shift_ms / data.dt_ms)
+            if abs(steps * data.dt_ms - time_shift_ms) > 1e-9:
+                expected = f"a multiple of the {data.dt_ms:g} ms that a frame of {data.name} takes"
+                raise DataError("`time_shift_ms`", expected, time_shift_ms)
+            x = shift_frames(x, steps, channel_shift, generator)
     if cut_mix_share:
         x, targets = cut_mix(x, targets, cut_mix_share, generator)
     return x, targets

@@ -157,11 +157,7 @@ class SpikeDataset(ClipDataset):
             raise DataError("`steps`", f"at most {most}, which last 35 minutes", steps)
         if not 1 <= channel_bin <= store.channels:
             raise DataError("`channel_bin`", f"in 1 .. {store.channels}", channel_bin)
-        chosen = np.array(clips, np.int64)
-        if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(store)):
-            got = f"{chosen.min()} to {chosen.max()}"
-            raise DataError("`clips`", f"in 0 .. {len(store) - 1}", got)
-        self._hold(store, chosen)
+        self._hold(store, chosen_clips(clips, len(store)))
         self.name, self.files = name or store.source, store.files
         self.classes = store.classes
         self.dt_ms, self.steps, self.channel_bin = dt_ms, steps, channel_bin
@@ -250,6 +246,21 @@ class SpikeDataset(ClipDataset):
     def _length(self, x: Tensor) -> int:
         spiking = x.any(dim=1).nonzero()
         return int(spiking[-1]) + 1 if len(spiking) else 0
+
+
+def chosen_clips(clips: ArrayLike, count: int) -> NDArray[np.int64]:
+    """Indices of clips, checked.
+
+    Raises:
+        DataError: they are not whole numbers in `0 .. count - 1`; a mask is none.
+    """
+    chosen = np.asarray(clips)
+    if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
+        got = f"{chosen.dtype} {list(chosen.shape)}"
+        raise DataError("`clips`", "whole numbers [N]", got, "For a mask: numpy.flatnonzero(mask).")
+    if chosen.size and not (chosen.min() >= 0 and chosen.max() < count):
+        raise DataError("`clips`", f"in 0 .. {count - 1}", f"{chosen.min()} to {chosen.max()}")
+    return chosen.astype(np.int64)
 
 
 def check_classes(data: ClipDataset, classes: Sequence[str], of: str) -> None:

@@ -67,6 +67,24 @@ def find_recordings(source: str | os.PathLike[str]) -> list[Recording]:
     return _read_list(top)
 
 
+def left_out(source: str | os.PathLike[str]) -> list[Path]:
+    """The files below a folder of recordings that `find_recordings` passes over.
+
+    Without those whose names, or whose folders' names, begin with `.` or `_`. For a CSV file none.
+    """
+    top = Path(source)
+    if not top.is_dir():
+        return []
+    taken = {one.path for one in find_recordings(top)}
+    return [
+        path
+        for path in sorted(top.rglob("*"))
+        if path.is_file()
+        and path not in taken
+        and not any(part[0] in "._" for part in path.relative_to(top).parts)
+    ]
+
+
 def _read_list(path: Path) -> list[Recording]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from snn_delays.data.dataset import ClipDataset
+from snn_delays.data.dataset import ClipDataset, chosen_clips
 from snn_delays.data.gsc import Frames
 from snn_delays.errors import DataError
 
@@ -55,7 +55,7 @@ class FrameDataset(ClipDataset):
         if not 1 <= steps <= frames.frames.shape[1]:
             raise DataError("`steps` of gsc", f"in 1 .. {frames.frames.shape[1]}", steps)
         self._frames = torch.from_numpy(np.asarray(frames.frames))
-        self._clips = torch.from_numpy(np.array(clips, np.int64))
+        self._clips = torch.from_numpy(chosen_clips(clips, len(frames.labels)))
         self.name, self.classes, self.steps = name, classes, steps
         self.channels = self._frames.shape[2]
         self.labels = torch.from_numpy(frames.labels)[self._clips]
