@@ -70,7 +70,7 @@ def main() -> None:
             pairs = [*words.set, *VARIATIONS[name].split()]
             fields = {**parse_overrides(pairs), "seed": seed, "epochs": words.epochs}
             folder = RunFolder(words.out / f"{name}-seed{seed}")
-            if not folder.summary_file.is_file():
+            if not folder.is_finished():
                 resume = folder.recipe_file.is_file()
                 train(
                     load_recipe("shd-paper", fields), folder, data_dir=words.data_dir, resume=resume

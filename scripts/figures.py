@@ -23,7 +23,7 @@ from snn_delays.compare.results import Results, load_results
 from snn_delays.compare.wording import seeds_text, split_name
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers
-from snn_delays.plots import raster, save_figure
+from snn_delays.plots import layer_title, raster, save_figure
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9730d", "#9a9a9a"
 
@@ -116,8 +116,7 @@ def delays(net: DelaySNN) -> Figure:
         top, bottom = axes[:, column]
         top.hist(before, edges, histtype="step", color=GREY, linewidth=1.4, label="before")
         top.hist(after, edges, histtype="step", color=BLUE, linewidth=1.4, label="after")
-        title = "readout" if name == "readout" else f"hidden layer {column + 1}"
-        top.set(title=title, xlabel="delay (steps)", ylabel="synapses", ylim=(0, None))
+        top.set(title=layer_title(name), xlabel="delay (steps)", ylabel="synapses", ylim=(0, None))
         _, _, _, image = bottom.hist2d(before, after, [edges, edges], cmap="Blues")
         bottom.set(xlabel="delay before (steps)", ylabel="after (steps)", aspect="equal")
         figure.colorbar(image, ax=bottom, label="synapses", shrink=0.7)

@@ -87,7 +87,7 @@ def row(
 
 def finished(recipe: Recipe, folder: RunFolder, data_dir: Path | None) -> None:
     """Train, unless the folder holds the finished run of this recipe."""
-    if not folder.summary_file.is_file():
+    if not folder.is_finished():
         train(recipe, folder, data_dir=data_dir)
         print(f"trained {folder.path}", flush=True)
 

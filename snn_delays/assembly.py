@@ -39,7 +39,7 @@ class Splits:
         return list(dict.fromkeys(file for split in splits if split for file in split.files))
 
     def fingerprint(self) -> Record:
-        """By what a resumed run knows its data: SHA-256 of the files, and clips of the splits.
+        """How a resumed run recognises its data: SHA-256 of the files, and clips of the splits.
 
         Of recordings there are only the clips.
         """
@@ -179,12 +179,13 @@ def _load_trained(folder: RunFolder) -> tuple[DelaySNN, Recipe, list[str]]:
     recipe = folder.recipe()
     tensors, facts = ckpt.load_tensors(folder.model_file, "classes")
     weights = [t for name, t in tensors.items() if name.endswith("weight") and t.dim() == 3]
-    sizes = (weights[0].shape[1] if weights else 1, len(_class_names(facts, folder.model_file)))
+    classes = _class_names(facts, folder.model_file)
+    sizes = (weights[0].shape[1] if weights else 1, len(classes))
     with torch.device("meta"):  # shapes first: a recipe could ask for any amount of memory
         ckpt.check_fit(network_from_recipe(recipe, *sizes), tensors, folder.model_file)
     net = network_from_recipe(recipe, *sizes)
     ckpt.load_model_state(net, tensors, folder.model_file)
-    return net.eval(), recipe, facts["classes"]
+    return net.eval(), recipe, classes
 
 
 def _class_names(facts: dict[str, Any], where: Path) -> list[str]:

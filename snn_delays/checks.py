@@ -22,7 +22,7 @@ SIGMA_RANGE = (1e-9, 1e9)
 
 
 def check_whole(name: str, value: object, lowest: int, highest: int = _MAX_WHOLE) -> None:
-    """Refuse what is no int from `lowest` to `highest`; True and False are none."""
+    """Refuse what is not an int from `lowest` to `highest`; True and False count as none."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or value < lowest:  # type: ignore[operator]
         raise SnnDelaysError(f"`{name}`", f"an integer of at least {lowest}", shown(value))

@@ -1,4 +1,4 @@
-"""Chips: what a neuromorphic chip can hold, what a network asks too much of it, and making it fit.
+"""Chips: what one can hold, which of its limits a network breaks, and how to make it fit.
 
 Delays, synaptic weights and the neuron model are looked at; bias and threshold where a source says
 how many bits the chip gives them. They stay real numbers: a chip's tools round them, in units of

@@ -62,12 +62,16 @@ class Recipe(BaseModel):
     name: str = Field(
         "shd", pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]{0,79}$", description="what it is called"
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, delays, order and dropout")
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="seeds weights, delays, order, dropout and augmentation"
+    )
 
     # Data
     dataset: Dataset = Field("shd", description="which data to train on")
     dt_ms: float = Field(10.0, gt=0, le=1000, description="length of a step in milliseconds")
-    steps: int = Field(100, ge=1, le=10_000, description="time steps of a clip; later events drop")
+    steps: int = Field(
+        100, ge=1, le=10_000, description="time steps of a clip; later events are dropped"
+    )
     channel_bin: Positive = Field(5, description="neighbouring input channels summed into one")
     features: Literal["mel140", "published"] = Field(
         "mel140", description="features of recordings (gsc)"

@@ -129,7 +129,7 @@ def _are_speakers(value: Any) -> bool:
     return isinstance(value, list) and all(type(speaker) is int for speaker in value)
 
 
-def check_fit(data: ClipDataset, channels: int, classes: list[str], of: str | Path) -> None:
+def check_data_fits(data: ClipDataset, channels: int, classes: list[str], of: str | Path) -> None:
     """Refuse data that the network `of` a run or a file was not made for.
 
     Raises:

@@ -97,7 +97,7 @@ class _Matmul(torch.autograd.Function):
 
 
 class _Shortening:
-    """Torch's leave to shorten float32 in oneDNN's products.
+    """Torch's permission to shorten float32 in oneDNN's products.
 
     One setting serves all threads: the first that needs it sets it, the last one restores it. In
     between, torch's older `get_float32_matmul_precision` raises in other threads.

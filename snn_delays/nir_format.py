@@ -4,9 +4,9 @@ NIR's units are seconds; what it has no word for travels as JSON in the graph's 
 
 A layer becomes, for every delay d in it, `Delay(d * dt)` then `Linear(W_d)`, summed at its `LIF`
 (or `LI`), with `weight_scale` multiplied in (and kept beside, so that the integers come back); a
-bias makes the first of them `Affine`. NIR spikes
-where `v > v_threshold`, we where `v >= v_threshold`: the written threshold is the next smaller
-float64, which is the same. NIR has no soft reset: such a network is refused.
+bias makes the first of them `Affine`. NIR spikes where `v > v_threshold`, we where
+`v >= v_threshold`: the written threshold is the next smaller float64, which is the same. NIR has no
+soft reset: such a network is refused.
 
 `nir_torch` runs the graph, with its delays. No other reader of NIR maps `Delay` (seen in nirtorch
 2.6, SpikingJelly 2.0, norse 1.1, snnTorch 1.0, sinabs 3.1, Rockpool 3.1, spyx 1.0): some refuse the

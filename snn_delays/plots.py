@@ -21,7 +21,7 @@ from snn_delays.config import Recipe
 from snn_delays.data import ClipDataset
 from snn_delays.data.variants import UNITS
 from snn_delays.errors import MissingSplitError
-from snn_delays.evaluation import check_fit
+from snn_delays.evaluation import check_data_fits
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers, round_delays
 from snn_delays.runs import Record, RunFolder
@@ -33,7 +33,7 @@ def plot_run(folder: RunFolder, data_dir: str | Path | None = None) -> list[Path
     """Draw all pictures of a finished run into its `plots/`; returns their paths."""
     net, recipe, classes = load_trained(folder)
     data = _clips(recipe, data_dir)
-    check_fit(data, net.in_features, classes, folder.path)
+    check_data_fits(data, net.in_features, classes, folder.path)
     figures = {
         "curves.png": curves(folder.read_metrics()),
         "delays.png": delay_histograms(net),

@@ -155,7 +155,7 @@ def _remedied(path: Path) -> Iterator[None]:
 
 
 def _check_origin(started: dict[str, Record], now: dict[str, Record], folder: Path) -> None:
-    """Compare what a run was started with, and with what it shall go on."""
+    """Compare what a run was started with and what it is to go on with."""
     old, new = started["recipe"], now["recipe"]
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     if changed:
@@ -185,7 +185,7 @@ def _restored(
     progress = Progress(history, parts["best"], best_epoch)
     progress.sessions = [dict(session) for session in facts.get("sessions", [])]
     for name in ("seconds", "training_seconds"):
-        setattr(progress, name, _positive(facts[name]))
+        setattr(progress, name, _not_negative(facts[name]))
     if "position" in facts:
         progress.position = _position(net, parts, **facts["position"])
     return progress
@@ -202,16 +202,16 @@ def _position(net: nn.Module, parts: dict[str, Tensors], batches: int, seconds: 
     try:
         torch.Generator().set_state(parts["random"]["cpu"])
     except RuntimeError:
-        raise ValueError("a random state is none") from None
+        raise ValueError("the random state is not one of torch's") from None
     of_gpu = parts["random"].get("cuda")
     if of_gpu is not None and (of_gpu.dtype, of_gpu.shape) != (torch.uint8, (16,)):
-        raise ValueError("a GPU's random state is none")
+        raise ValueError("the GPU's random state is not one of torch's")
     device = next(net.parameters()).device
     sums = {name: parts["sums"][name].to(device) for name in expected}
-    return Position(int(_positive(batches)), sums, _positive(seconds), parts["random"])
+    return Position(int(_not_negative(batches)), sums, _not_negative(seconds), parts["random"])
 
 
-def _positive(value: Any) -> float:
+def _not_negative(value: Any) -> float:
     if type(value) not in (int, float) or not 0 <= value < 1e15:
-        raise ValueError(f"{value} is no count and no time")
+        raise ValueError(f"{value} is neither a count nor a time")
     return float(value)

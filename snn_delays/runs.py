@@ -94,7 +94,7 @@ class RunFolder:
         """Keep the folder to ourselves; another process may have begun a run since the check.
 
         Raises:
-            RunError: one is at it, or was; as `check`.
+            RunError: another process trains here, or has begun a run; as `check`.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with locked(self.path) as alone:

@@ -76,7 +76,7 @@ def summarise(
 
 
 def session(device: str) -> Record:
-    """With what a run trains from here on: commit, versions, machine, device, threads and so on."""
+    """What a run trains with from here on: commit, versions, machine, device, threads and so on."""
     place = {
         "device": device_name(device),
         "threads": torch.get_num_threads(),

@@ -18,7 +18,7 @@ from snn_delays.cli.data import _how_to_train
 from snn_delays.cli.train import offer_to_fetch
 from snn_delays.data import fetch as fetch_module
 from snn_delays.data.hdf5 import read_events, write_events
-from snn_delays.data.splitting import SPLITS
+from snn_delays.data.sources import PARTS
 
 
 def test_list_shows_every_data_set_and_what_is_there(call, shd_folder, tmp_path, monkeypatch):
@@ -135,9 +135,9 @@ def test_split_ends_with_the_commands_that_train(call, tmp_path):
         subprocess.run(shlex.split(line), check=True)
     assert (tmp_path / "ssc_train.h5").read_bytes() == before
     assert call(*shlex.split(lines[4])[1:], "--out", tmp_path / "mine", *words[-4:])[0] == 0
-    assert _how_to_train([tmp_path / f"b/a_{s}.h5" for s in SPLITS], tmp_path / "b/a.h5", 999)[
-        0
-    ] == (f"mv {tmp_path}/b/a_train.h5 {tmp_path}/b/ssc_train.h5")
+    alone = [tmp_path / "b" / f"a_{part}.h5" for part in PARTS]
+    move = f"mv {alone[0]} {tmp_path}/b/ssc_train.h5"
+    assert _how_to_train(alone, tmp_path / "b" / "a.h5", 999)[0] == move
     ready = [tmp_path / "mine.h5"]
     split = f"snn-delays data split {tmp_path}/mine.h5 -o {tmp_path}/mine/ssc.h5"
     assert _how_to_train(ready, ready[0], 999)[0] == split

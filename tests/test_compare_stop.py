@@ -48,7 +48,9 @@ def test_ctrl_c_ends_every_process_and_resume_does_the_rest(tmp_path, capsys):
     os.killpg(study.pid, signal.SIGINT)  # as a terminal does: to the workers too
     printed, complaint = study.communicate()
     assert study.returncode == 130
-    assert "Stopped by Ctrl-C; finished runs, and finished epochs of others, are kept" in complaint
+    assert (
+        "Stopped by Ctrl-C; finished runs, and what others have done so far, are kept" in complaint
+    )
     assert "Traceback" not in printed + complaint
     patience = time.monotonic() + 30
     while running(study.pid):

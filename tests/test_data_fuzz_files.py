@@ -18,6 +18,7 @@ from snn_delays.data.audio import read_wav
 from snn_delays.data.encoding import find_recordings
 from snn_delays.data.events import EventStore, SourceFile
 from snn_delays.data.hdf5 import write_events
+from snn_delays.data.sources import PARTS
 from snn_delays.data.store import _read_store, open_store
 from snn_delays.errors import DataError
 
@@ -95,7 +96,7 @@ def frames(tmp_path, monkeypatch):
     monkeypatch.setattr(gsc, "_second", lambda path: np.zeros(1, np.float32))
     values = np.random.default_rng(0).normal(0, 1, (3, gsc.STEPS, gsc.BANDS))
     monkeypatch.setattr(gsc, "log_mel", lambda features: lambda waves: values)
-    clips = [gsc.Clip(f"no/{part}.wav", 18, 1, part) for part in gsc.PARTS]
+    clips = [gsc.Clip(f"no/{part}.wav", 18, 1, part) for part in PARTS]
     files = tmp_path / "f.npy", tmp_path / "f.safetensors"
     gsc._write_frames(tmp_path, clips, "mel140", *files)
     return files, [file.read_bytes() for file in files], gsc._read_frames(*files)

@@ -213,7 +213,7 @@ def test_a_study_does_not_mix_data(folder, spikes, call, tmp_path):
         assert alone
         code, _, err = call(*again)
         assert code == 2
-        assert f"Another process is at the study in {out}" in err
+        assert f"Another process is working on the study in {out}" in err
     answers = (out / "fixed-seed0" / "answers.npz").read_bytes()
     write_all(folder, later(spikes, 0.5), spikes, later(spikes, 0.5))
     code, _, err = call(*again, "--seeds", 2)

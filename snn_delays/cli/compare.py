@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import CountReporter, console, duration, percent
-from snn_delays.cli.engine import Engine, EngineName, choose_engine
+from snn_delays.cli.runners import EngineName, Workforce, choose_workforce
 from snn_delays.cli.train import resolve_recipe
 from snn_delays.errors import Interrupted, RunError, SnnDelaysError, TrainingError
 
@@ -114,7 +114,7 @@ def compare_command(
     check_folder(folder, resume)
     cells = make_cells(study, data_dir)
     jobs = make_jobs(cells, study.seeds, folder, data_dir, device, tensorboard)
-    chosen = choose_engine(engine, address, workers, device, len(jobs))
+    chosen = choose_workforce(engine, address, workers, device, len(jobs))
     output = console()
     if not quiet:
         _print_plan(cells, study, output)
@@ -122,7 +122,7 @@ def compare_command(
     with locked(folder) as alone:
         if not alone:
             raise RunError(
-                f"Another process is at the study in {folder}",
+                f"Another process is working on the study in {folder}",
                 remedy="Wait until it has ended, or choose another --out.",
             )
         study.save(folder)
@@ -182,7 +182,7 @@ def _stored_study(
     return study, out
 
 
-def _run(jobs: list[Job], folder: Path, engine: Engine, quiet: bool, output: Any) -> Outcome:
+def _run(jobs: list[Job], folder: Path, workforce: Workforce, quiet: bool, output: Any) -> Outcome:
     """Say how long it will take, and do it."""
     from snn_delays.compare.jobs import finished_summary
     from snn_delays.compare.study import run_study
@@ -193,20 +193,20 @@ def _run(jobs: list[Job], folder: Path, engine: Engine, quiet: bool, output: Any
         if not quiet:
             done = "" if len(missing) == len(jobs) else f", {len(jobs) - len(missing)} done before"
             try:
-                seconds = expected_seconds(missing, engine.workers, engine.threads)
+                seconds = expected_seconds(missing, workforce.workers, workforce.threads)
                 time_needed = f"about {duration(seconds)}"
             except SnnDelaysError:  # of a run that cannot be; the others can
                 time_needed = "time unknown"
             output.print(
-                f"{len(jobs)} runs{done}; {engine.workers} at a time, threads each: "
-                f"{engine.threads}; {time_needed} → {escape(str(folder))}"
+                f"{len(jobs)} runs{done}; {workforce.workers} at a time, threads each: "
+                f"{workforce.threads}; {time_needed} → {escape(str(folder))}"
             )
-        with _Progress(output, len(missing), engine.workers, quiet) as progress:
-            return run_study(jobs, folder, engine.runner, progress.heard)
+        with _Progress(output, len(missing), workforce.workers, quiet) as progress:
+            return run_study(jobs, folder, workforce.runner, progress.heard)
     except KeyboardInterrupt as stop:
         raise Interrupted(
             stop,
-            f"finished runs, and finished epochs of others, are kept in {folder}",
+            f"finished runs, and what others have done so far, are kept in {folder}",
             f"Go on with: {_resume_command(jobs, folder)}",
         ) from None
 

@@ -57,7 +57,7 @@ def fetch_data(dataset: str, data_dir: Path, quiet: bool) -> None:
     with TerminalDownload(output) as bars:
         paths = fetch(dataset, data_dir, reporter=DownloadReporter() if quiet else bars)
     for path in paths:
-        output.print(escape(str(path)), soft_wrap=True)
+        output.print(escape(str(path)))
 
 
 @opt.add_command(app, "list")
@@ -138,20 +138,20 @@ def _report(output_console: Console, written: dict[Path, EventStore], output: Pa
         output_console.print(
             f"{escape(str(path))}: {len(store)} clips, {len(store.classes)} classes, "
             f"{len(store.units) / len(store):.0f} spikes a clip",
-            soft_wrap=True,
         )
     output_console.print("To train on it:")
     clips = sum(map(len, written.values()))
     for line in _how_to_train(list(written), output, clips):
-        output_console.print(f"  {escape(line)}", soft_wrap=True)
+        output_console.print(f"  {escape(line)}")
 
 
 def _how_to_train(written: list[Path], output: Path, clips: int) -> list[str]:
     """The commands that lead from these files, one or one for each split, to a trained network."""
-    from snn_delays.data.splitting import SPLITS, split_path
+    from snn_delays.data.sources import PARTS
+    from snn_delays.data.splitting import split_path
 
     named, make = output.with_name("ssc.h5"), []
-    if output != named and any(split_path(named, split).exists() for split in SPLITS):
+    if output != named and any(split_path(named, split).exists() for split in PARTS):
         named = output.parent / output.stem / "ssc.h5"  # other data have the names already
         make = [f"mkdir {quote(str(named.parent))}"]
     train = f"snn-delays train --dataset ssc --data-dir {quote(str(named.parent))}"
@@ -159,12 +159,12 @@ def _how_to_train(written: list[Path], output: Path, clips: int) -> list[str]:
         train += " --set hidden=64 --set batch_size=16"
     if written == [output]:
         return [f"snn-delays data split {quote(str(output))} -o {quote(str(named))}", train]
-    absent = [split for split in SPLITS if split_path(output, split) not in written]
+    absent = [split for split in PARTS if split_path(output, split) not in written]
     if absent:
         return [f"name recordings of the split {absent[0]} too, and encode again"]
     if output == named:
         return [train]
-    moves = [(split_path(output, split), split_path(named, split)) for split in SPLITS]
+    moves = [(split_path(output, split), split_path(named, split)) for split in PARTS]
     return [*make, *(f"mv {quote(str(old))} {quote(str(new))}" for old, new in moves), train]
 
 

@@ -89,7 +89,7 @@ def _evaluate_run(
 ) -> tuple[ClipDataset, Score]:
     from snn_delays.assembly import load_split, load_trained
     from snn_delays.devices import check_device
-    from snn_delays.evaluation import check_fit, evaluate
+    from snn_delays.evaluation import check_data_fits, evaluate
     from snn_delays.nn import round_delays
     from snn_delays.runs import RunFolder
 
@@ -99,7 +99,7 @@ def _evaluate_run(
     recipe = recipe.model_copy(update={"dataset": name})
     data = load_split(recipe, split, data_dir)
     data = data.prepared_as(RunFolder(target).summary().get("data")).to(device)
-    check_fit(data, net.in_features, classes, target)
+    check_data_fits(data, net.in_features, classes, target)
     integer = round_delays(net).to(device)
     rounded = evaluate(integer, data)
     live = evaluate(net.to(device), data)
@@ -118,12 +118,12 @@ def _evaluate_network(
     output: Any,
 ) -> tuple[ClipDataset, Score]:
     from snn_delays.engine import Network
-    from snn_delays.evaluation import answer, check_fit, load_for_network
+    from snn_delays.evaluation import answer, check_data_fits, load_for_network
 
     network = Network.load(target)
     name = dataset or network.input.dataset
     data = load_for_network(network, name, split, data_dir)
-    check_fit(data, network.input.channels, network.readout.classes, target)
+    check_data_fits(data, network.input.channels, network.readout.classes, target)
     result, margin = answer(network, data)
     output.print(
         f"{name} {split}: [bold]{percent(result.accuracy)}[/] "
@@ -156,4 +156,4 @@ def _evaluate_variants(
     output.print(table)
     points = [(v.kind, v.strength, a) for v, a in zip(variants, accuracies, strict=True)]
     save_figure(variant_curves(points, plain, 1 / len(data.classes)), plot)
-    output.print(f"Picture: [bold]{escape(str(plot))}[/]", soft_wrap=True)
+    output.print(f"Picture: [bold]{escape(str(plot))}[/]")

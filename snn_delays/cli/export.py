@@ -112,9 +112,9 @@ def export_command(
     """Write integer delays and weights, batch norm folded, as one file.
 
     A json name that ends in .gz is compressed. Where held-out data is at hand, float32 arithmetic
-    is compared with float64. With --target, what the network asks too much of the chip is listed
-    with its count (delays, bits of a weight, reset and rest; of loihi2 bias and threshold too);
-    with --fit it is made to fit, and measured before and after.
+    is compared with float64. With --target, every limit of the chip that the network breaks is
+    listed with a count (delays, bits of a weight, reset and rest; of loihi2 bias and threshold
+    too); with --fit it is made to fit, and measured before and after.
     """
     if schema:
         _write_schema(output)

@@ -37,8 +37,10 @@ def report(
     Without data at hand, or with those of another task, it says so.
     """
     try:
+        from snn_delays.evaluation import check_data_fits
+
         data = _held_out(written, recipe, data_dir)
-        _check_fit(data, written, source)
+        check_data_fits(data, written.input.channels, written.readout.classes, source)
     except (SnnDelaysError, ModuleNotFoundError) as error:  # the engine's own needs are there alone
         console().print(f"Not measured on held-out clips: {escape(str(error))}")
         return
@@ -60,12 +62,6 @@ def _held_out(network: Network, recipe: Recipe | None, data_dir: Path | None) ->
     return load_for_network(network, network.input.dataset, "test", data_dir)
 
 
-def _check_fit(data: ClipDataset, network: Network, source: Path) -> None:
-    from snn_delays.evaluation import check_fit
-
-    check_fit(data, network.input.channels, network.readout.classes, source)
-
-
 def _report_input(data: ClipDataset) -> None:
     """Say how many spikes an input has in a step, which a chip must be able to take."""
     import torch
@@ -78,7 +74,8 @@ def _report_input(data: ClipDataset) -> None:
     if several:
         console().print(
             f"Input: {percent(several / active)} of the cells (clip, step, channel) with spikes "
-            f"have more than one, up to {most}; what takes one spike a step answers otherwise."
+            f"have more than one, up to {most}; a chip that takes one spike a step will answer "
+            "differently."
         )
 
 

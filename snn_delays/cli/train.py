@@ -146,13 +146,13 @@ def resolve_recipe(
 
 def train_to_folder(
     recipe: Recipe,
-    folder: Any,
+    folder: RunFolder,
     data_dir: Path | None,
     device: str,
     resume: bool,
     output: Any,
-    tensorboard: bool = False,
-    world: World | None = None,
+    tensorboard: bool,
+    world: World | None,
 ) -> dict[str, Any]:
     """Train, export and plot into a run folder; `output` None is quiet."""
     from snn_delays.devices import check_device

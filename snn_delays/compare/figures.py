@@ -319,7 +319,7 @@ def delay_pictures(result: CellResult) -> list[Picture]:
 
 
 def _panels(count: int) -> tuple[Figure, list[Any]]:
-    """A figure with two panels in a row."""
+    """A figure of `count` panels, two in each row."""
     rows = math.ceil(count / 2)
     figure = Figure(figsize=(5.2, 0.5 + 2.1 * rows), layout="constrained")
     panels = list(figure.subplots(rows, 2, squeeze=False).flat)

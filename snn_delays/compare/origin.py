@@ -172,6 +172,6 @@ def provenance(study: Study, results: Results) -> Section:
 
 
 def _sessions(summary: Record) -> list[Record]:
-    """With what a run trained, and with what it was tested."""
+    """What a run was trained with, and what it was tested with."""
     place = {key: summary[key] for key in ("git_commit", "device", "threads")}
     return [*summary.get("sessions", []), {**summary["versions"], **place}]

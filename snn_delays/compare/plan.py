@@ -30,7 +30,8 @@ class Arm:
 
     Attributes:
         meaning: in a few words.
-        fields: the recipe fields that make the arm; all others are the study's.
+        delays, granularity, learn_weights: the recipe fields that make the arm; all others are the
+            study's.
         matched: whether its hidden layers are widened until it has as many trainable parameters as
             `learned` has.
     """

@@ -81,7 +81,7 @@ class Comparison:
 
     Attributes:
         first, second: the cells; the first answers more right.
-        seeds: with which both have a finished run.
+        seeds: how many both have a finished run with.
         difference: first minus second.
         corrected: Holm's p for the pairs of the setting; None for a single seed.
         pairs: how many of the setting have a p.

@@ -195,7 +195,7 @@ def details(results: Results, setting: Setting) -> list[Section]:
 
 
 def class_names(result: CellResult) -> list[str]:
-    """The names of the answers, as the run's exported network has them."""
+    """The names of the answers, as the run's model file has them."""
     folder = next(iter(result.folders.values()))
     return list(load_tensors(folder.model_file, "classes")[1]["classes"])
 

@@ -26,8 +26,8 @@ _PATIENCE_SECONDS = 10.0
 def run_locally(jobs: Sequence[Job], workers: int, threads: int) -> Generator[tuple[Job, Result]]:
     """Run jobs in `workers` processes of `threads` threads each; yield each job as it ends.
 
-    The processes stop with the iterator, also when it is closed or interrupted early; the finished
-    epochs of a run that was stopped stay in its folder.
+    The processes stop with the iterator, also when it is closed or interrupted early; what a
+    stopped run has done so far stays in its folder.
 
     Yields:
         The job, and its summary or the error that ended it.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from snn_delays.errors import DataError
 
 _EIGHT_BITS = (6, 7)  # A-law and mu-law
-_PLAIN_KINDS = (1, 3, 0xFFFE, *_EIGHT_BITS)  # integers, floats, either of them said at more length
+_PLAIN_KINDS = (1, 3, 0xFFFE, *_EIGHT_BITS)  # integers, floats, extensible (either of them)
 
 _HIGHEST_RATE = 768_000
 
@@ -63,7 +63,9 @@ def _refuse_damaged(path: Path) -> None:
         start, size = file.read(12), os.path.getsize(path)
         if start[:4] != b"RIFF":
             return
-        ends_here = int.from_bytes(start[4:8], "little") + 8 == size  # streams do not know theirs
+        ends_here = (
+            int.from_bytes(start[4:8], "little") + 8 == size
+        )  # a stream does not know its length
         end = 12
         while len(header := file.read(8)) == 8:
             name, length = header[:4], int.from_bytes(header[4:], "little")

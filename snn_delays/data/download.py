@@ -18,7 +18,7 @@ from snn_delays.errors import DataError, DownloadError
 from snn_delays.faults import is_bad_name
 
 _CHUNK = 1 << 18
-# URLError, timeouts and resets are OSErrors; an address that is none is a ValueError
+# URLError, timeouts and resets are OSErrors; a malformed address is a ValueError
 _BROKEN = (OSError, http.client.HTTPException, ValueError)
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers of a server that may recover
 

@@ -22,7 +22,8 @@ from snn_delays.data import cochlea
 from snn_delays.data.audio import read_wav
 from snn_delays.data.events import EventStore, offsets_of, take_clips
 from snn_delays.data.hdf5 import image, writable
-from snn_delays.data.splitting import SPLITS, refuse_existing, split_path
+from snn_delays.data.sources import PARTS
+from snn_delays.data.splitting import refuse_existing, split_path
 from snn_delays.errors import DataError
 
 _LONGEST_S = 15  # the file keeps single microseconds below 16 s
@@ -124,8 +125,8 @@ def _recording(path: Path, line: int, row: dict[str, str | None]) -> Recording:
     number = int(speaker) if re.fullmatch("-1|[0-9]{1,5}", speaker) else -2
     if not -1 <= number <= 32767:
         raise DataError(f"`speaker` in {where}", "a whole number in 0 .. 32767", repr(speaker))
-    if fields["split"] not in ("", *SPLITS):
-        raise DataError(f"`split` in {where}", f"one of {', '.join(SPLITS)}", repr(fields["split"]))
+    if fields["split"] not in ("", *PARTS):
+        raise DataError(f"`split` in {where}", f"one of {', '.join(PARTS)}", repr(fields["split"]))
     return Recording(wav, _label(fields["label"], where), number, fields["split"])
 
 

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from snn_delays.atomic import replacing
 from snn_delays.data.audio import read_wav
+from snn_delays.data.sources import PARTS
 from snn_delays.data.store import cache_folder
 from snn_delays.errors import DataError, DataWriteError
 
@@ -27,7 +28,6 @@ RATE = 16_000
 STEPS = 101
 BANDS = 140
 FEATURES = ("mel140", "published")
-PARTS = ("train", "valid", "test")
 
 _LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
 _FRAMES_VERSION = 2  # raise it when the same recordings would give other frames

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from snn_delays.data.dataset import ClipDataset, SpikeDataset
 from snn_delays.data.events import EventStore, join_stores
 from snn_delays.data.frames import FrameDataset
-from snn_delays.data.gsc import PARTS, open_frames
+from snn_delays.data.gsc import open_frames
 from snn_delays.data.sources import (
+    PARTS,
     Source,
     data_folder,
     find_file,
@@ -28,7 +29,8 @@ from snn_delays.data.store import open_store
 from snn_delays.data.synthetic import SyntheticTask, make_synthetic
 from snn_delays.errors import DataError
 
-SPLITS = ("train", "valid", "train+valid", "test")
+SPLITS = (*PARTS, "train+valid")
+"""What `load` takes."""
 
 
 def load(

@@ -15,6 +15,9 @@ from snn_delays.errors import DataError, MissingSplitError
 DATA_DIR = Path("data")
 """Where data are put, and looked for, when no folder is named."""
 
+PARTS = ("train", "valid", "test")
+"""Of a data set; no clip is in two of them."""
+
 _SEARCH_DEPTH = 4
 
 _CRAMER = (

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from snn_delays.data.events import LARGEST_CHANNELS, EventStore, take_clips
 from snn_delays.data.hdf5 import read_events, unpacked, write_all
+from snn_delays.data.sources import PARTS
 from snn_delays.errors import DataError
-
-SPLITS = ("train", "valid", "test")
 
 
 def split_path(output: str | os.PathLike[str], split: str) -> Path:
@@ -44,7 +43,7 @@ def refuse_existing(paths: Iterable[Path]) -> None:
 
 
 def draw_splits(labels: NDArray[np.int64], seed: int = 0) -> NDArray[np.int64]:
-    """For each clip its split, an index into `SPLITS`.
+    """For each clip its split, an index into `PARTS`.
 
     A tenth of the clips of each class, at least one, goes to valid, as many to test. Speakers are
     not kept apart.
@@ -57,8 +56,8 @@ def draw_splits(labels: NDArray[np.int64], seed: int = 0) -> NDArray[np.int64]:
     for label in np.unique(labels):
         clips = rng.permutation(np.flatnonzero(labels == label))
         tenth = max(1, round(len(clips) / 10))
-        splits[clips[:tenth]] = SPLITS.index("valid")
-        splits[clips[tenth : 2 * tenth]] = SPLITS.index("test")
+        splits[clips[:tenth]] = PARTS.index("valid")
+        splits[clips[tenth : 2 * tenth]] = PARTS.index("test")
     return splits
 
 
@@ -80,7 +79,7 @@ def split_file(
             clips; or a file is there already, or cannot be written.
     """
     path = Path(source)
-    refuse_existing(split_path(output, split) for split in SPLITS)
+    refuse_existing(split_path(output, split) for split in PARTS)
     with tempfile.TemporaryDirectory() as folder, unpacked(path, Path(folder)) as plain:
         store = read_events(plain, channels=LARGEST_CHANNELS, source=path.name)
     counts = np.bincount(store.labels, minlength=len(store.classes))
@@ -94,7 +93,7 @@ def split_file(
     splits = draw_splits(store.labels, seed)
     written = {
         split_path(output, name): take_clips(store, np.flatnonzero(splits == index))
-        for index, name in enumerate(SPLITS)
+        for index, name in enumerate(PARTS)
     }
     write_all(written)
     return written

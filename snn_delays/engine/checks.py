@@ -1,4 +1,4 @@
-"""What the engine refuses: arrays that are no input, and numbers so large that sums might overflow.
+"""What the engine refuses: arrays that are not an input, and numbers that sums could overflow.
 
 So every voltage and score is finite, whatever spikes arrive, and nothing needs a look afterwards.
 """
@@ -72,7 +72,7 @@ def as_array(x: object) -> np.ndarray:
         return np.asarray(x)
     except (ValueError, TypeError, RuntimeError):  # ragged lists, tensors of other libraries
         got = f"a {type(x).__name__} that numpy cannot read"
-        remedy = "Of a tensor, pass x.detach().cpu().numpy()."
+        remedy = "For a tensor, pass x.detach().cpu().numpy()."
         raise ShapeError("`x`", "an array", got, remedy) from None
 
 

@@ -21,7 +21,7 @@ class EngineName(StrEnum):
 
 
 @dataclass(frozen=True)
-class Engine:
+class Workforce:
     """What carries a study's runs out.
 
     Attributes:
@@ -35,10 +35,10 @@ class Engine:
     runner: Runner
 
 
-def choose_engine(
+def choose_workforce(
     name: EngineName, address: str | None, workers: int | None, device: str, jobs: int
-) -> Engine:
-    """The engine that the options ask for.
+) -> Workforce:
+    """Who carries the runs out, as the options ask.
 
     Here, one run a core (one at a time on a GPU) unless `workers` says otherwise, and the cores
     shared between them; on a cluster, runs of one core, as many as it has.
@@ -56,11 +56,11 @@ def choose_engine(
         if workers is not None:
             raise SnnDelaysError("--workers is for --engine local; Ray has its own number")
         runner = partial(run_on_ray, address=address, threads=1)
-        return Engine(min(cluster_cores(address), max(1, jobs)), 1, runner)
+        return Workforce(min(cluster_cores(address), max(1, jobs)), 1, runner)
     if address is not None:
         raise SnnDelaysError("--address is that of a Ray cluster", remedy="Add --engine ray.")
     if workers is None:
         workers = core_count() if check_device(device) == "cpu" else 1
     workers = min(workers, max(1, jobs))
     threads = max(1, core_count() // workers)
-    return Engine(workers, threads, partial(run_locally, workers=workers, threads=threads))
+    return Workforce(workers, threads, partial(run_locally, workers=workers, threads=threads))
