@@ -63,9 +63,7 @@ def _refuse_damaged(path: Path) -> None:
         start, size = file.read(12), os.path.getsize(path)
         if start[:4] != b"RIFF":
             return
-        ends_here = (
-            int.from_bytes(start[4:8], "little") + 8 == size
-        )  # a stream does not know its length
+        ends_here = int.from_bytes(start[4:8], "little") + 8 == size  # a stream knows no length
         end = 12
         while len(header := file.read(8)) == 8:
             name, length = header[:4], int.from_bytes(header[4:], "little")
