@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from snn_delays import network_format as nf
 from snn_delays.config import load_recipe
+from snn_delays.convolution import best_blocks, sizes_of
 from snn_delays.engine import Engine
 from snn_delays.export import to_network
 from snn_delays.networks import DelaySNN
-from snn_delays.nn import clamp_delays, delay_layers, quantise, round_delays, set_sigma
+from snn_delays.nn import DelayLinear, clamp_delays, delay_layers, quantise, round_delays, set_sigma
 
 
 @st.composite
@@ -148,3 +149,18 @@ def test_a_compiled_model_gives_the_same_scores_and_gradients(backend, change):
     found, again = scores_and_gradients(torch.compile(net, backend=backend))
     torch.testing.assert_close(found, scores)
     torch.testing.assert_close(again, gradients)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_compiled_layer_in_the_fourier_form_has_the_same_gradients():
+    layer = DelayLinear(64, 48, max_delay=24, sigma=3.0)
+    x = torch.randn(124, 16, 64, requires_grad=True)
+    assert best_blocks(sizes_of(x, layer.kernel(), 124)._replace(fast=False)) is not None
+    compiled = torch.compile(layer, backend="aot_eager")
+    wanted = (x, layer.weight, layer.delay)
+    found, expected = (
+        torch.autograd.grad(model(x)[..., ::3].square().mean(), wanted)
+        for model in (compiled, layer)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
