@@ -52,7 +52,8 @@ def load_tensors(path: Path, *expected: str) -> tuple[Tensors, dict[str, Any]]:
             if missing:
                 kind = "another kind of file, or of another version"
                 raise RunError(f"{path} is {kind}: it has no {', '.join(missing)}")
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+            # copies: a tensor would keep the file mapped, and Windows replaces no mapped file
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, facts  # noqa: SIM118
     except RunError:
         raise
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:

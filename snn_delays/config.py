@@ -225,7 +225,7 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     path = Path(source)
     if path.suffix == ".toml":
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")  # some editors begin with a mark
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise RecipeError(f"Recipe file {path} cannot be read: {reason}") from error

@@ -1,6 +1,7 @@
 """Checkpoints: everything comes back, and files of another kind are refused."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -186,3 +187,13 @@ def test_a_file_that_cannot_be_read_is_not_said_to_be_missing(trained, tmp_path,
     monkeypatch.setattr(ckpt, "open", forbidden, raising=False)
     with pytest.raises(RunError, match=rf"{name} cannot be read \(Permission denied\)"):
         ckpt.load_tensors(trained[0].path / name)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
+def test_tensors_that_were_loaded_do_not_keep_their_file(tmp_path):
+    """Windows replaces no file that is mapped, so a resumed run could not save."""
+    path = tmp_path / "some.ckpt"
+    ckpt.save_tensors(path, {"a": torch.arange(10**6)}, {})
+    tensors, _ = ckpt.load_tensors(path)
+    assert path.name not in Path("/proc/self/maps").read_text()
+    assert torch.equal(tensors["a"], torch.arange(10**6))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -281,3 +282,15 @@ def test_the_silent_reporter_says_nothing(capsys):
     reporter.epoch({})
     reporter.stop()
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_pipe_that_knows_few_characters_gets_others_in_their_place(tmp_path, encoding):
+    words = ["train", *FLAGS, "--epochs", "1", "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", "snn_delays", *words],
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"learned delays ? " in done.stdout

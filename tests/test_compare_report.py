@@ -39,7 +39,7 @@ def report(study, tmp_path_factory):
 
 def test_the_tables_hold_the_figures_of_the_runs(study, report):
     _, _, outcome, _ = study
-    text = report[1].read_text()
+    text = report[1].read_text("utf-8")
     for job, summary in outcome.finished:
         assert f"{100 * summary['test_accuracy']:.1f}" in text
         assert str(summary["parameters"]) in text
@@ -152,7 +152,7 @@ def test_the_command_repeats_the_study(study, call, tmp_path):
     kept = {}
 
     def keep(jobs, folder, *_):
-        kept.update(json.loads((folder / "study.json").read_text()))
+        kept.update(json.loads((folder / "study.json").read_text("utf-8")))
         raise RunError("Enough")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -226,7 +226,7 @@ class Page(html.parser.HTMLParser):
 
 
 def test_the_page_holds_everything_and_every_picture_has_size_and_words(report):
-    text = report[0].read_text()
+    text = report[0].read_text("utf-8")
     page = Page(text)
     assert len(page.pictures) >= 9
     assert all(address.startswith("data:") for address in page.addresses)
@@ -246,7 +246,7 @@ def test_the_same_study_gives_the_same_page(study, report):
     cells, jobs, outcome, _ = study
     failed = [(jobs[0], TrainingError("The loss is <nan> & more"))]
     again = make_report(STUDY, collect(cells, outcome.finished), failed)
-    assert to_html(again) == report[0].read_text()
+    assert to_html(again) == report[0].read_text("utf-8")
 
 
 @pytest.fixture(scope="module")

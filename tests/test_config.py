@@ -94,3 +94,9 @@ def test_every_field_is_described():
 def test_recipes_cannot_be_changed_in_place():
     with pytest.raises(ValueError, match="frozen"):
         make_recipe({}).epochs = 3
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xef\xbb\xbfseed = 5\r\n")
+    assert load_recipe(path).seed == 5

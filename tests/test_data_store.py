@@ -179,3 +179,15 @@ def test_a_store_with_a_damaged_description_is_made_again(shd_folder, tmp_path, 
     again = open_store(shd_folder / "shd_train.h5", **settings)
     assert (again.channels, again.classes) == (first.channels, first.classes)
     assert packed.read_bytes() == content
+
+
+def test_a_store_that_another_process_has_written_meanwhile_is_taken(source, monkeypatch):
+    """On Windows a file that is mapped there cannot be replaced here."""
+    write = store_module._write_store
+
+    def refused(*arguments):
+        write(*arguments)
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(store_module, "_write_store", refused)
+    assert len(opened(source)) > 0

@@ -5,6 +5,7 @@ Errors a user can cause end with one sentence and exit code 2, never a traceback
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 import traceback
@@ -78,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 0, 1 (a fault), 2 (bad input) or 128 + a signal's number."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     limit_spinning()
+    for stream in (sys.stdout, sys.stderr):  # a pipe on Windows knows few characters
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         with Signals():
             # typer would draw a box around what is wrong with an option

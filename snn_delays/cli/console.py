@@ -171,12 +171,14 @@ class TerminalDownload(DownloadReporter):
 
     def __enter__(self) -> TerminalDownload:
         """Open the bars."""
-        self.progress.start()
+        if not self.progress.disable:  # else some versions print an empty line
+            self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close the bars."""
-        self.progress.stop()
+        if not self.progress.disable:
+            self.progress.stop()
 
     def message(self, text: str) -> None:
         """A sentence for the user."""
@@ -230,12 +232,14 @@ class CountReporter:
 
     def __enter__(self) -> CountReporter:
         """Open the bar."""
-        self.progress.start()
+        if not self.progress.disable:
+            self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close the bar."""
-        self.progress.stop()
+        if not self.progress.disable:
+            self.progress.stop()
 
     def start(self, total: int) -> None:
         """So many things are to be done."""

@@ -148,8 +148,9 @@ def differences(results: Results) -> Section:
     note = (
         "Paired over seeds and clips, in points: mean difference, its 95 % interval for other "
         "seeds and other clips of the same speakers (crossed random effects, Satterthwaite's "
-        "degrees of freedom), and the two-sided p of the permutation test over seeds, also "
-        "corrected by Holm's method for the pairs of a setting. Intervals are not corrected."
+        "degrees of freedom), and the two-sided p of the permutation test over seeds, for other "
+        "seeds and these very clips, also corrected by Holm's method for the pairs of a setting. "
+        "Intervals are not corrected."
     )
     if least:
         note += f" The least p that so many seeds can give is {' or '.join(sorted(least))}, before "

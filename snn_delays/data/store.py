@@ -67,10 +67,11 @@ def open_store(
                 events = read_events(plain, channels=channels, classes=classes, source=path.name)
             _write_store(packed, key, events)
         except OSError as error:
-            raise DataWriteError(
-                f"{path.name} cannot be packed in the cache folder {folder} ({error.strerror})",
-                remedy="Set SNN_DELAYS_CACHE to a folder with room.",
-            ) from error
+            if _read_store(packed, key, file) is None:  # else another process was quicker
+                raise DataWriteError(
+                    f"{path.name} cannot be packed in the cache folder {folder} ({error.strerror})",
+                    remedy="Set SNN_DELAYS_CACHE to a folder with room.",
+                ) from error
         store = _read_store(packed, key, file)
         if store is None:
             raise DataWriteError(f"{packed} cannot be read back", remedy="Is the disk sound?")

@@ -120,7 +120,7 @@ def _read_bytes(path: Path) -> bytes:
             _check_size(str(path), os.fstat(file.fileno()).st_size)
             return file.read(MAX_BYTES + 1)
     except OSError as error:
-        inside = isinstance(error, IsADirectoryError)  # a run folder, say
+        inside = path.is_dir()  # a run folder, say
         raise NetworkFormatError(
             f"{path} cannot be read: {error.strerror}",
             remedy="Name the network.json in it." if inside else "Check the path.",
