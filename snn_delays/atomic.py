@@ -77,7 +77,7 @@ def _name_the_file(error: Exception, temporaries: dict[Path, Path]) -> None:
         known = temporaries.get(Path(os.fsdecode(error.filename)))
         if known is not None:
             error.filename, error.filename2 = str(known), None
-    elif found := re.search(r"(?:os error|errno =) (\d+)", str(error)):
+    elif found := re.search(r"(?:os error|errno =|Os { code:) (\d+)", str(error)):
         number, (final, *_) = int(found[1]), temporaries.values()
         raise OSError(number, os.strerror(number), str(final)) from error
 
