@@ -75,12 +75,17 @@ def test_the_table_over_speakers_is_that_of_its_study():
     text = (SHELF.parent / "scripts" / "docs" / "method.md").read_text("utf-8")
     differences = []
     for speakers in dict.fromkeys(row["valid_speakers"] for row in rows):
-        of = {row["delays"]: row for row in rows if row["valid_speakers"] == speakers}
-        fixed, learned = (100 * float(of[arm]["valid_accuracy"]) for arm in ("fixed", "learned"))
+        of = [row for row in rows if row["valid_speakers"] == speakers]
+        fixed, learned = (
+            np.mean([100 * float(row["valid_accuracy"]) for row in of if row["delays"] == arm])
+            for arm in ("fixed", "learned")
+        )
         differences.append(learned - fixed)
         first, second = json.loads(speakers)
         figures = re.escape(f"| {fixed:.1f} | {learned:.1f} | {learned - fixed:.1f} |")
         assert re.search(rf"\| {first} and {second} \| \d+ {figures}", text), speakers
     assert len(differences) == 5
     mean, half = np.mean(differences), stats.t.ppf(0.975, 4) * stats.sem(differences)
-    assert f"over pairs is {mean - half:.1f} to {mean + half:.1f} in the best" in text
+    assert f"over pairs is {mean - half:.1f} to {mean + half:.1f} in the best" in " ".join(
+        text.split()
+    )

@@ -50,7 +50,7 @@ PAGES = {
     "PERFORMANCE.md": "performance.md",
     "RELIABILITY.md": "reliability.md",
     "CHANGELOG.md": "changelog.md",
-    "datasets/synthetic/card.md": "data-sets.md#synthetic-ten-melodies-told-apart-by-delays-only",
+    "datasets/synthetic/card.md": "data-sets.md#synthetic-ten-melodies-told-apart-by-timing-only",
     "datasets/shd/card.md#shd-regen": "data-sets.md#shd-regen",
     "datasets": "data-sets.md",
     "scripts/tour.ipynb": "../tour.ipynb",
@@ -59,6 +59,8 @@ PAGES = {
     "models/shd-speakers-study": "method.md#learned-against-fixed-delays-over-speakers",
     "models/synthetic-study": "../../models/synthetic-study/report.html",
     "../../models/synthetic-study": "../../models/synthetic-study/report.html",
+    "models/synthetic-memory-study": "data-sets.md#what-memory-does-instead",
+    "../../models/synthetic-memory-study": "../../models/synthetic-memory-study/results.csv",
     "../shd/card.md": "data-sets.md#shd-spiking-heidelberg-digits",
 }
 """Where the site has what the repository's files link to."""
