@@ -135,6 +135,12 @@ def test_arms_with_unequal_numbers_of_seeds():
     assert warnings(lone)[0].startswith("One seed of none at tau=2: ")
 
 
+def test_two_seeds_are_warned_of():
+    two = results_of({"none": [0.1, 0.2], "learned": [0.8, 0.9, 0.85]})
+    assert warnings(two)[0].startswith("Two seeds: where they differ much")
+    assert "Two seeds" not in " ".join(warnings(results_of({"learned": [0.8, 0.9, 0.85]})))
+
+
 def test_an_interval_without_width_is_warned_of():
     alike = results_of({"none": [0.1, 0.1], "learned": [1.0, 1.0]})
     assert "without width" in " ".join(warnings(alike))
