@@ -178,14 +178,18 @@ def augmented_batch(
             )
         x, _ = data.batch(indices)
         if channel_shift or time_shift_ms:
-            steps = round(time_shift_ms / data.dt_ms)
-            if abs(steps * data.dt_ms - time_shift_ms) > 1e-9:
-                expected = f"a multiple of the {data.dt_ms:g} ms that a frame of {data.name} takes"
-                raise DataError("`time_shift_ms`", expected, time_shift_ms)
-            x = shift_frames(x, steps, channel_shift, generator)
+            x = shift_frames(x, _whole_frames(data, time_shift_ms), channel_shift, generator)
     if cut_mix_share:
         x, targets = cut_mix(x, targets, cut_mix_share, generator)
     return x, targets
+
+
+def _whole_frames(data: ClipDataset, time_ms: float) -> int:
+    frames = round(time_ms / data.dt_ms)
+    if abs(frames * data.dt_ms - time_ms) > 1e-9:
+        expected = f"a multiple of the {data.dt_ms:g} ms that a frame of {data.name} takes"
+        raise DataError("`time_shift_ms`", expected, time_ms)
+    return frames
 
 
 def _uniform(count: int, generator: Generator) -> Tensor:
