@@ -128,7 +128,7 @@ def test_split_ends_with_the_commands_that_train(call, tmp_path):
     lines = [line.strip() for line in out.splitlines()[-5:]]
     own = f"'{tmp_path}/my own'"  # the names are taken by the data above, which stay
     assert lines[0] == f"mkdir {own}"
-    assert lines[1] == f"mv '{tmp_path}/my own_train.h5' '{tmp_path}/my own/ssc_train.h5'"
+    assert lines[1] == f"mv -n '{tmp_path}/my own_train.h5' '{tmp_path}/my own/ssc_train.h5'"
     assert lines[4].startswith(f"snn-delays train --dataset ssc --data-dir {own}")
     before = (tmp_path / "ssc_train.h5").read_bytes()
     for line in lines[:4]:
@@ -136,7 +136,7 @@ def test_split_ends_with_the_commands_that_train(call, tmp_path):
     assert (tmp_path / "ssc_train.h5").read_bytes() == before
     assert call(*shlex.split(lines[4])[1:], "--out", tmp_path / "mine", *words[-4:])[0] == 0
     alone = [tmp_path / "b" / f"a_{part}.h5" for part in PARTS]
-    move = f"mv {alone[0]} {tmp_path}/b/ssc_train.h5"
+    move = f"mv -n {alone[0]} {tmp_path}/b/ssc_train.h5"
     assert _how_to_train(alone, tmp_path / "b" / "a.h5", 999)[0] == move
     ready = [tmp_path / "mine.h5"]
     split = f"snn-delays data split {tmp_path}/mine.h5 -o {tmp_path}/mine/ssc.h5"

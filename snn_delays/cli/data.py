@@ -165,7 +165,7 @@ def _how_to_train(written: list[Path], output: Path, clips: int) -> list[str]:
     if output == named:
         return [train]
     moves = [(split_path(output, split), split_path(named, split)) for split in PARTS]
-    return [*make, *(f"mv {quote(str(old))} {quote(str(new))}" for old, new in moves), train]
+    return [*make, *(f"mv -n {quote(str(old))} {quote(str(new))}" for old, new in moves), train]
 
 
 @opt.add_command(app, "inspect")
