@@ -190,21 +190,31 @@ def _sum_moments(x, first, last):
 
 
 @compiled
+def _clips_at_once(width):
+    """So many clips that a row of theirs, of one step, is about a page of memory."""
+    return max(1, 1024 // width)
+
+
+@compiled
 def _spike(x, scale, shift, keep, lif, spikes, kept, first, last):
     """Simulate clips `first..last`."""
     one, zero = x.dtype.type(1), x.dtype.type(0)
-    v = np.empty(x.shape[2], x.dtype)
-    for n in range(first, last):
+    steps, _, width = x.shape
+    together = _clips_at_once(width)
+    v = np.empty((together, width), x.dtype)
+    for start in range(first, last, together):
         v[:] = lif.rest
-        for t in range(x.shape[0]):
-            for c in range(x.shape[2]):
-                h = charge(v[c], x[t, n, c] * scale[c] + shift[c], lif)
-                fires = h >= lif.threshold
-                after = h - lif.threshold if lif.soft else lif.rest
-                v[c] = after if fires else h
-                spikes[t, n, c] = one if fires else zero
-                if keep is not None:
-                    kept[t, n, c] = keep[n, c] if fires else zero
+        for t in range(steps):
+            for k in range(min(together, last - start)):
+                n = start + k
+                for c in range(width):
+                    h = charge(v[k, c], x[t, n, c] * scale[c] + shift[c], lif)
+                    fires = h >= lif.threshold
+                    after = h - lif.threshold if lif.soft else lif.rest
+                    v[k, c] = after if fires else h
+                    spikes[t, n, c] = one if fires else zero
+                    if keep is not None:
+                        kept[t, n, c] = keep[n, c] if fires else zero
 
 
 @compiled
@@ -212,38 +222,52 @@ def _spike_backward(x, scale, shift, keep, lif, grad_spikes, grad_kept, grad, fi
     """Write dL/dZ of clips `first..last` to `grad`; returns the sums of it and of it times X."""
     one, zero = x.dtype.type(1), x.dtype.type(0)
     steps, _, width = x.shape
-    potential = np.empty((steps, width), x.dtype)
-    v = np.empty(width, x.dtype)
-    carried = np.empty(width, x.dtype)  # dL/dV[t], from the future
+    together = _clips_at_once(width)
+    potential = np.empty((steps, together, width), x.dtype)
+    v = np.empty((together, width), x.dtype)
+    carried = np.empty((together, width), x.dtype)  # dL/dV[t], from the future
+    over_time = np.empty((2, together, width), x.dtype)
     sums = np.zeros((2, width))
-    for n in range(first, last):
+    leak = one / lif.tau
+    for start in range(first, last, together):
+        count = min(together, last - start)
         v[:] = lif.rest
         for t in range(steps):
-            for c in range(width):
-                h = charge(v[c], x[t, n, c] * scale[c] + shift[c], lif)
-                potential[t, c] = h
-                after = h - lif.threshold if lif.soft else lif.rest
-                v[c] = after if h >= lif.threshold else h
+            for k in range(count):
+                n = start + k
+                for c in range(width):
+                    h = charge(v[k, c], x[t, n, c] * scale[c] + shift[c], lif)
+                    potential[t, k, c] = h
+                    after = h - lif.threshold if lif.soft else lif.rest
+                    v[k, c] = after if h >= lif.threshold else h
         carried[:] = zero
+        over_time[:] = zero
         for t in range(steps - 1, -1, -1):
+            for k in range(count):
+                n = start + k
+                for c in range(width):
+                    h = potential[t, k, c]
+                    u = (h - lif.threshold) * lif.steepness
+                    surrogate = lif.peak / (one + u * u)
+                    past_reset = one if lif.soft or h < lif.threshold else zero
+                    if not lif.detach_reset:
+                        past_reset += (-lif.threshold if lif.soft else lif.rest - h) * surrogate
+                    g = zero
+                    if grad_spikes is not None:
+                        g += grad_spikes[t, n, c]
+                    if grad_kept is not None:
+                        g += grad_kept[t, n, c] * keep[n, c]
+                    grad_h = g * surrogate + carried[k, c] * past_reset
+                    leaked = grad_h * leak
+                    carried[k, c] = grad_h - leaked
+                    grad_z = leaked if lif.decay_input else grad_h
+                    grad[t, n, c] = grad_z
+                    over_time[0, k, c] += grad_z
+                    over_time[1, k, c] += grad_z * x[t, n, c]
+        for k in range(count):
             for c in range(width):
-                h = potential[t, c]
-                u = (h - lif.threshold) * lif.steepness
-                surrogate = lif.peak / (one + u * u)
-                past_reset = one if lif.soft or h < lif.threshold else zero
-                if not lif.detach_reset:
-                    past_reset += (-lif.threshold if lif.soft else lif.rest - h) * surrogate
-                g = zero
-                if grad_spikes is not None:
-                    g += grad_spikes[t, n, c]
-                if grad_kept is not None:
-                    g += grad_kept[t, n, c] * keep[n, c]
-                grad_h = g * surrogate + carried[c] * past_reset
-                carried[c] = grad_h - grad_h / lif.tau
-                grad_z = grad_h / lif.tau if lif.decay_input else grad_h
-                grad[t, n, c] = grad_z
-                sums[0, c] += grad_z
-                sums[1, c] += grad_z * x[t, n, c]
+                sums[0, c] += over_time[0, k, c]
+                sums[1, c] += over_time[1, k, c]
     return sums
 
 
