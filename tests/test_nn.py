@@ -59,6 +59,14 @@ def test_arms_of_one_seed_start_from_the_same_weights():
             assert torch.equal(ours.weight, first.weight)
 
 
+def test_a_layer_drawn_anew_has_no_bias():
+    net = layer(bias=True)
+    with torch.no_grad():
+        net.bias.fill_(1.0)
+    net.reset_parameters()
+    assert not net.bias.any()
+
+
 def test_every_granularity_starts_from_the_same_weights_and_shares_its_delays():
     nets = {}
     for granularity in ("synaptic", "axonal", "dendritic"):

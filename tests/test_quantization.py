@@ -44,6 +44,12 @@ def test_integers_and_scale_are_nearest(bits, seed):
             assert abs(q * size / largest - w) <= size / largest / 2 * (1 + 1e-12)
 
 
+def test_the_scale_of_weights_next_to_nothing_is_still_a_number():
+    integers, scale = integer_weight(torch.full((1, 2, 1), 1e-44), bits=8)
+    assert scale.item() >= torch.finfo(torch.float32).tiny
+    assert not integers.any()  # nearer to 0 than to one step of that scale
+
+
 @given(bits=st.integers(2, 24), seed=st.integers(0, 99))
 def test_integers_do_not_depend_on_the_dtype(bits, seed):
     torch.manual_seed(seed)
