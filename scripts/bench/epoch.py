@@ -1,6 +1,7 @@
 """A training epoch from files: ours as `train` runs it, the peer from SpikingJelly-like frames.
 
-python scripts/bench/epoch.py --data-dir DIR [--recipe shd-paper] [--clips 1024] [--json FILE]
+python scripts/bench/epoch.py --data-dir DIR [--recipe shd-paper] [--clips 1024] [--device cuda]
+    [--json FILE]
 
 Ours has all that belongs to an epoch: augmentation, metrics, the search for numbers that are not
 finite, the state kept for Ctrl-C. The peer has none of it.
@@ -48,19 +49,20 @@ class Frames(Dataset[tuple[Tensor, int]]):
 
 
 def main() -> None:
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, on_gpu=True)
     parser.add_argument("--recipe", default="shd-paper")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=1024, help="the first clips of train")
     options = parser.parse_args()
     prepared(options)
     recipe = load_recipe(options.recipe)
-    differences = check_same(recipe, recipe.batch_size)
+    differences = check_same(recipe, recipe.batch_size, options.device)
     everything = load_split(recipe, "train", options.data_dir)
     clips = min(options.clips, len(everything))
     data = first_clips(everything, clips)
     with tempfile.TemporaryDirectory() as folder:
         frames = Frames(Path(folder), data, clips)
+        data = data.to(options.device)
         ours_s, peer_s, loading_s = interleaved(
             options,
             lambda: our_epoch(recipe, data, Path(folder)),
@@ -88,7 +90,7 @@ def first_clips(data: SpikeDataset, clips: int) -> SpikeDataset:
 
 def our_epoch(recipe: Recipe, data: SpikeDataset, folder: Path) -> None:
     """An epoch of the trainer's."""
-    net = network_from_recipe(recipe, data.channels, len(data.classes))
+    net = network_from_recipe(recipe, data.channels, len(data.classes)).to(data.labels.device)
     optimisation = Optimisation(net, recipe)
     with Keeper(folder / "last.ckpt", net, optimisation, Progress()) as keeper:
         _train_batches(net, optimisation, data, recipe, 0, Reporter(), keeper, None)
@@ -102,11 +104,13 @@ def our_batches(recipe: Recipe, data: SpikeDataset) -> None:
 
 def peer_epoch(recipe: Recipe, data: SpikeDataset, frames: Frames) -> None:
     """An epoch of the peer's."""
-    net = Peer(network_from_recipe(recipe, data.channels, len(data.classes)), recipe).train()
+    device = data.labels.device
+    ours = network_from_recipe(recipe, data.channels, len(data.classes))
+    net = Peer(ours, recipe).train().to(device)
     optimisers = PeerOptimisers(net, recipe)
     loader = DataLoader(frames, batch_size=recipe.batch_size, shuffle=True)
     for x, labels in loader:
-        loss = F.cross_entropy(net(x.transpose(0, 1)), labels)
+        loss = F.cross_entropy(net(x.transpose(0, 1).to(device)), labels.to(device))
         optimisers.zero_grad()
         loss.backward()
         optimisers.step()
