@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from snn_delays.differentiation import once_differentiable
 from snn_delays.fft import fast_length
 from snn_delays.fourier import Transform, transforms
 from snn_delays.gemm import fast_matmul

@@ -20,7 +20,7 @@ from snn_delays.data.dataset import check_classes
 from snn_delays.distributed import World, total
 from snn_delays.engine import Engine, Network
 from snn_delays.engine.checks import clips_at_once
-from snn_delays.errors import DataError, SnnDelaysError
+from snn_delays.errors import DataError, ShapeError, SnnDelaysError
 from snn_delays.gemm import gpu_precision
 
 
@@ -54,19 +54,32 @@ def evaluate(
     """Answer every clip of `data` in evaluation mode; training mode is put back afterwards.
 
     The processes of a `world` take turns at the batches, and each gets all the answers.
+
+    Raises:
+        SnnDelaysError: `data` is no data set of this package's, or `net` does not give scores.
     """
+    if not isinstance(data, ClipDataset):
+        raise SnnDelaysError("`data`", "a data set, as `data.load` gives it", type(data).__name__)
     if batch_size < 1:
         raise SnnDelaysError("`batch_size`", "at least 1", batch_size)
     modes = {module: module.training for module in net.modules()}
     net.eval()
-    like = next(net.parameters())
+    like = next(net.parameters(), torch.empty(0, device=data.labels.device))
     predictions = torch.zeros_like(data.labels)
     batches = torch.arange(len(data)).split(batch_size)
     try:
         with gpu_precision(like.device):
             for indices in batches if world is None else batches[world.rank :: world.size]:
                 x, _ = data.batch(indices)
-                predictions[indices[0] : indices[-1] + 1] = net(x.to(like.dtype)).argmax(1)
+                scores = net(x.to(like.dtype))
+                tensor = isinstance(scores, Tensor)
+                if not tensor or scores.shape[:-1] != (len(indices),):
+                    got = (
+                        list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+                    )
+                    expected = f"scores [N={len(indices)}, classes]"
+                    raise ShapeError("What `net` gives", expected, got)
+                predictions[indices[0] : indices[-1] + 1] = scores.argmax(1)
     finally:
         for module, training in modes.items():
             module.training = training

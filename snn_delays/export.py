@@ -5,6 +5,7 @@ All arithmetic is float64, so that the file means exactly what the rounded netwo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from snn_delays.config import Recipe
 from snn_delays.errors import SnnDelaysError
 from snn_delays.functional import integer_weight
 from snn_delays.fused import has_hooks
+from snn_delays.network_format.arrays import shown
 from snn_delays.networks import DelayBlock, DelaySNN
 from snn_delays.neurons import LeakyIntegrator, lif_settings
 from snn_delays.nn import DelayLinear, round_delays
@@ -26,7 +28,7 @@ from snn_delays.runs import RunFolder
 
 
 def to_network(
-    net: DelaySNN, recipe: Recipe, classes: list[str], metadata: dict[str, Any] | None = None
+    net: DelaySNN, recipe: Recipe, classes: Sequence[str], metadata: dict[str, Any] | None = None
 ) -> nf.Network:
     """The rounded network as a format-1 document.
 
@@ -36,9 +38,13 @@ def to_network(
         classes: class names in the order of the outputs.
         metadata: plain JSON facts to store with it (results, seed, commit).
     Raises:
-        SnnDelaysError: `net` is no `DelaySNN`, a part of it computes what the format cannot say, or
-            it has not as many outputs as there are `classes`.
+        SnnDelaysError: `net` is no `DelaySNN`, a part of it computes what the format cannot say, it
+            has not as many outputs as there are `classes`, or another argument is impossible.
     """
+    if not isinstance(recipe, Recipe):
+        raise SnnDelaysError("`recipe`", "what `load_recipe` gives", type(recipe).__name__)
+    if isinstance(classes, str):
+        raise SnnDelaysError("`classes`", "a list of names", shown(classes))
     if not isinstance(net, DelaySNN):
         raise SnnDelaysError("`net`", "a DelaySNN, which the format describes", type(net).__name__)
     if len(classes) != net.readout.out_features:
@@ -54,21 +60,24 @@ def to_network(
     neuron = nf.LI(model="li", tau=integrator.tau, decay_input=integrator.decay_input)
     gain = torch.ones_like(_bias(synapses))
     layers.append(_layer(synapses, gain, _bias(synapses), neuron))
-    return nf.Network(
-        created_by=f"snn-delays {snn_delays.__version__}",
-        dt_ms=recipe.dt_ms,
-        input=nf.Input(
-            channels=rounded.in_features,
-            encoding="analog" if recipe.dataset == "gsc" else "spike_counts",
-            dataset=recipe.dataset,
-            channel_bin=recipe.channel_bin,
-            steps=recipe.steps,
-            tail_steps=rounded.tail_steps,
-        ),
-        layers=layers,
-        readout=nf.Readout(kind=rounded.score_kind, classes=classes),
-        metadata=metadata or {},
-    )
+    document = {
+        "format": nf.FORMAT,
+        "format_version": nf.FORMAT_VERSION,
+        "created_by": f"snn-delays {snn_delays.__version__}",
+        "dt_ms": recipe.dt_ms,
+        "input": {
+            "channels": rounded.in_features,
+            "encoding": "analog" if recipe.dataset == "gsc" else "spike_counts",
+            "dataset": recipe.dataset,
+            "channel_bin": recipe.channel_bin,
+            "steps": recipe.steps,
+            "tail_steps": rounded.tail_steps,
+        },
+        "layers": layers,
+        "readout": {"kind": rounded.score_kind, "classes": list(classes)},
+        "metadata": metadata or {},
+    }
+    return nf.parse(document, "The network")
 
 
 _COMPUTING = {

@@ -11,7 +11,6 @@ from typing import Any, Literal, get_args
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from snn_delays import gaussian
@@ -26,6 +25,7 @@ from snn_delays.checks import (
     sees_values,
 )
 from snn_delays.convolution import best_blocks, by_dft, direct, sizes_of
+from snn_delays.differentiation import once_differentiable
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.gemm import matmul
 from snn_delays.network_format import MAX_DELAY
@@ -70,7 +70,9 @@ def delay_kernel(weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int) -
         expected = f"broadcastable to `weight` {list(weight.shape)}"
         raise ShapeError("`sigma`", expected, list(sigma.shape)) from None
     check_range("sigma", sigma, *SIGMA_RANGE)
-    return _DelayKernel.apply(weight, delay, sigma, max_delay)
+    exact = torch.promote_types(weight.dtype, torch.float32)  # float16 cannot divide by sigma^2
+    parts = (tensor.to(exact) for tensor in (weight, delay, sigma))
+    return _DelayKernel.apply(*parts, max_delay).to(weight.dtype)
 
 
 def _gaussian(delay: Tensor, narrow: Tensor, max_delay: int) -> tuple[Tensor, Tensor]:

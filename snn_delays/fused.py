@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from snn_delays.compiled import compiled
+from snn_delays.differentiation import once_differentiable
 from snn_delays.distributed import Share, of_whole_batch
 from snn_delays.engine.kernels import charge
 from snn_delays.threads import in_ranges, runs_compiled
@@ -35,7 +35,8 @@ class LifConstants(NamedTuple):
 def has_hooks(module: nn.Module) -> bool:
     """Whether calls of a module are watched or replaced, so that it must really be called."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    own = any(getattr(module, kind) for kind in kinds) or "forward" in vars(module)
+    own = any(getattr(module, kind) for kind in kinds)
+    own = own or any(callable(v) and hasattr(type(module), k) for k, v in vars(module).items())
     return own or bool(torch.nn.modules.module._has_any_global_hook())
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
-from torch.autograd.function import once_differentiable
 
 from snn_delays.checks import under_autocast
+from snn_delays.differentiation import once_differentiable
 
 _LARGEST_RELATIVE_ERROR = 3e-6  # float32 reaches about 5e-7 here, bfloat16 about 3e-3
 

@@ -118,11 +118,15 @@ def lif_settings(node: Any) -> LIFSettings:
     """The constants of a neuron made by `lif`; a learned `tau` as it is now.
 
     Raises:
-        SnnDelaysError: a neuron of another kind.
+        SnnDelaysError: a neuron of another kind, or one that does not start where it is reset to.
     """
     if type(node) not in (sj_neuron.LIFNode, sj_neuron.ParametricLIFNode):
         expected = "a LIFNode or a ParametricLIFNode of SpikingJelly"
         raise SnnDelaysError("A neuron", expected, type(node).__name__)
+    rest = 0.0 if node.v_reset is None else float(node.v_reset)
+    if _start(node) != rest:
+        expected = f"{rest:g}, where it is reset to"
+        raise SnnDelaysError("The potential at which a neuron starts", expected, _start(node))
     if isinstance(node, sj_neuron.ParametricLIFNode):
         tau = float(1.0 / node.w.detach().double().sigmoid())
     else:
@@ -133,6 +137,11 @@ def lif_settings(node: Any) -> LIFSettings:
         "v_reset": None if node.v_reset is None else float(node.v_reset),
         "decay_input": bool(node.decay_input),
     }
+
+
+def _start(node: Any) -> float:
+    """The potential at which a neuron starts; `v_reset` as it was when the neuron was made."""
+    return float(node._memories_rv["v"])
 
 
 def fused_constants(node: Any) -> LifConstants | None:
@@ -147,10 +156,13 @@ def fused_constants(node: Any) -> LifConstants | None:
     changed = node.store_v_seq or node.step_mode != "m" or not shape.spiking
     if changed or has_hooks(node) or has_hooks(shape):
         return None
+    numbers = (node.tau, node.v_threshold, 0.0 if node.v_reset is None else node.v_reset)
+    if not all(map(is_number, numbers)) or _start(node) != numbers[2]:
+        return None
     return LifConstants(
         tau=node.tau,
         threshold=node.v_threshold,
-        rest=0.0 if node.v_reset is None else node.v_reset,
+        rest=numbers[2],
         soft=node.v_reset is None,
         decay_input=node.decay_input,
         detach_reset=node.detach_reset,

@@ -224,6 +224,7 @@ def freeze_weights(net: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
+@torch.no_grad()
 def set_sigma(net: nn.Module, sigma: float) -> None:
     """Set the Gaussian's standard deviation, in steps, in every delay layer."""
     check_sigma(sigma)
@@ -284,9 +285,19 @@ def _check_layers(net: nn.Module) -> None:
 
 def _detached_states(net: nn.Module) -> dict[int, Tensor]:
     """For `copy.deepcopy`, which refuses tensors with a history; neurons that ran hold some."""
-    kept = [vars(module) for module in net.modules()]
-    kept += [inner for state in kept for inner in state.values() if isinstance(inner, dict)]
-    tensors = [value for state in kept for value in state.values() if isinstance(value, Tensor)]
+    kept: list[object] = [vars(module) for module in net.modules()]
+    tensors, seen = [], set()
+    while kept:
+        value = kept.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            tensors.append(value)
+        elif isinstance(value, dict):
+            kept += value.values()
+        elif isinstance(value, (list, tuple)):
+            kept += value
     return {id(t): t.detach().clone() for t in tensors if not t.is_leaf}
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from snn_delays.data.dataset import SpikeDataset, collate
 from snn_delays.data.frames import FrameDataset
 from snn_delays.data.gsc import Frames
-from snn_delays.errors import DataError
+from snn_delays.errors import DataError, SnnDelaysError
 
 OPTIONS = {"dt_ms": 10.0, "steps": 15, "channel_bin": 3}
 
@@ -105,11 +105,41 @@ def test_to_moves_a_copy(dataset):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("dt_ms", 0), ("dt_ms", 0.0015), ("steps", 0), ("channel_bin", 0), ("channel_bin", 11)],
+    [
+        *(("dt_ms", 0), ("dt_ms", 0.0015), ("dt_ms", "10"), ("dt_ms", float("nan"))),
+        *(("steps", 0), ("steps", 100.0), ("steps", "4")),
+        *(("channel_bin", 0), ("channel_bin", 11), ("channel_bin", 2.5)),
+    ],
 )
 def test_impossible_values(field, value):
     with pytest.raises(DataError, match=f"`{field}`"):
         SpikeDataset(random_store(), [0], **OPTIONS | {field: value})
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([1, 2], r"`indices` must be a tensor \[N\]; got list\. Make it one"),
+        (np.array([1, 2]), "got ndarray"),
+        (torch.tensor(3), r"`indices` must be int64 \[N\]; got torch.int64 \[\]"),
+        (torch.tensor([[1]]), r"got torch.int64 \[1, 1\]"),
+        (torch.tensor([True, False]), "got torch.bool"),
+        (torch.tensor([0.0]), "got torch.float32"),
+        (torch.tensor([-1]), "`indices` must be in 0 .. 3, as .* has 4 samples; got -1"),
+        (torch.tensor([0, 4]), "got 4"),
+    ],
+    ids=str,
+)
+def test_what_are_no_indices(dataset, indices, message):
+    for call in (dataset.batch, dataset.events):
+        with pytest.raises(SnnDelaysError, match=message):
+            call(indices)
+
+
+@pytest.mark.parametrize("index", [slice(0, 3), [1, 2], 1.0, None])
+def test_one_sample_has_one_number(dataset, index):
+    with pytest.raises(DataError, match=r"`index` must be a whole number.*batch\(\)"):
+        dataset[index]
 
 
 @pytest.mark.parametrize("clips", [[True, False], [0.0, 1.0], [[0, 1]], np.array([True])])

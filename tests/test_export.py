@@ -133,6 +133,32 @@ def test_a_network_of_ones_own_loop_is_exported_as_it_is():
         to_network(net.readout, recipe, list("abc"))
 
 
+NAMES = tuple("abcdefghij")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"classes": "abcdefghij"}, "`classes` must be a list of names; got 'abcdefghij'"),
+        ({"classes": range(10)}, r"The network: `readout\.classes\[0\]` must be .*string; got 0"),
+        (
+            {"classes": ("a", "a", *"cdefghij")},
+            r"`readout\.classes\[1\]` must be a name",
+        ),
+        ({"recipe": "synthetic"}, "`recipe` must be what `load_recipe` gives; got str"),
+        ({"metadata": {"accuracy": torch.ones(1)}}, "The network: `metadata"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_exported_is_named(words, message):
+    net = DelaySNN(40, [9], 10, max_delay=5)
+    whole = {"recipe": tiny_recipe(), "classes": NAMES, "metadata": None}
+    assert to_network(net, **whole).readout.classes == list(NAMES)
+    with pytest.raises(SnnDelaysError, match=message) as refused:
+        to_network(net, **whole | words)
+    assert "\n" not in str(refused.value)
+
+
 class Louder(DelayLinear):
     def forward(self, x, steps=None):
         return 2 * super().forward(x, steps)
@@ -161,6 +187,14 @@ CHANGES = {
     "neuron": (
         lambda net: setattr(net.blocks[0], "neuron", KLIFNode(tau=2.0, step_mode="m")),
         "A neuron must be a LIFNode or a ParametricLIFNode of SpikingJelly; got KLIFNode",
+    ),
+    "method of a neuron": (
+        lambda net: setattr(net.blocks[0].neuron, "multi_step_forward", torch.zeros_like),
+        r"`blocks\.0\.neuron` of the network has hooks",
+    ),
+    "reset of a neuron": (
+        lambda net: setattr(net.blocks[0].neuron, "v_reset", 0.5),
+        r"The potential at which a neuron starts must be 0\.5, where it is reset to; got 0\.0",
     ),
     "norm": (
         lambda net: setattr(net.blocks[0], "norm", torch.nn.Identity()),

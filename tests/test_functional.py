@@ -54,6 +54,23 @@ def form(request, monkeypatch):
     monkeypatch.setattr(sf, "runs_compiled", lambda _: request.param)
 
 
+@pytest.mark.parametrize("sigma", [1e-3, 0.5, 12.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_rounds_the_kernel_and_its_gradients_only(dtype, sigma):
+    torch.manual_seed(1)
+    weight, delay = torch.randn(3, 2, 1, dtype=dtype), torch.full((3, 2, 1), 4.0, dtype=dtype)
+    outcomes = []
+    for own in (dtype, torch.float32):
+        width = torch.tensor(sigma).to(dtype)
+        leaves = [part.to(own).requires_grad_() for part in (weight, delay, width)]
+        kernel = sf.delay_kernel(*leaves, 24)
+        gradients = torch.autograd.grad(kernel.square().sum(), leaves)
+        assert {part.dtype for part in (kernel, *gradients)} == {own}
+        outcomes.append([part.float() for part in (kernel, *gradients)])
+    step = torch.finfo(dtype).eps
+    torch.testing.assert_close(*outcomes, rtol=8 * step, atol=8 * step)
+
+
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 7.0])
 @pytest.mark.parametrize("k", [1, 3])

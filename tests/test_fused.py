@@ -157,7 +157,28 @@ def not_spiking(node):
     return node
 
 
-@pytest.mark.parametrize("change", [watched, replaced, with_potentials, not_spiking])
+def with_a_method_of_its_own(node):
+    node.multi_step_forward = torch.zeros_like
+    return node
+
+
+def with_another_reset(node):
+    node.v_reset = 0.5  # SpikingJelly still starts it at 0
+    return node
+
+
+def with_a_threshold_each(node):
+    node.v_threshold = torch.ones(4)
+    return node
+
+
+CHANGES = [
+    *(watched, replaced, with_potentials, not_spiking),
+    *(with_a_method_of_its_own, with_another_reset, with_a_threshold_each),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_neuron_that_was_changed_is_left_to_spikingjelly(change):
     assert neurons.fused_constants(change(neurons.lif(tau=2.0))) is None
 

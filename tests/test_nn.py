@@ -192,6 +192,17 @@ def test_repr_names_the_settings():
     assert settings in repr(layer())
 
 
+def test_a_network_that_keeps_its_spikes_can_be_rounded():
+    net = layer()
+    y = net(torch.ones(6, 2, 3))
+    net.spikes = {"hidden": [y, (y * 2, None)], "again": y}
+    net.spikes["itself"] = net.spikes
+    rounded = round_delays(net)
+    assert torch.equal(rounded.spikes["hidden"][1][0], y * 2)
+    assert rounded.spikes["hidden"][0] is rounded.spikes["again"]
+    assert y.grad_fn is not None
+
+
 def test_a_network_whose_neurons_hold_a_state_can_be_rounded():
     """Neurons keep the potential of the last batch, with its history, until they are reset."""
     net = nn.Sequential(DelayLinear(3, 4, max_delay=5), neurons.lif(tau=2.0))

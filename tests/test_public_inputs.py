@@ -214,6 +214,26 @@ def test_data_refuse_impossible_settings(options):
         sdata.load(whole.pop("name"), whole.pop("split"), **whole)
 
 
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (lambda x: {"scores": x}, r"What `net` gives must be scores \[N=256, classes\]; got dict"),
+        (lambda x: x, r"got \[100, 256, 40\]"),
+        (lambda x: x.sum(0)[:9], r"got \[9, 40\]"),
+    ],
+)
+def test_evaluate_refuses_what_are_no_scores_and_no_data(net, message):
+    class Module(torch.nn.Module):
+        def forward(self, x):
+            return net(x)
+
+    data = sdata.load("synthetic", "test", steps=100)
+    with pytest.raises(ShapeError, match=message):
+        evaluate(Module(), data)
+    with pytest.raises(SnnDelaysError, match=r"`data` must be a data set, .*; got Subset"):
+        evaluate(Module(), torch.utils.data.Subset(data, [0]))
+
+
 @pytest.mark.parametrize("index", [-961, 960, 10**9])
 def test_samples_that_do_not_exist(index):
     with pytest.raises(IndexError, match="synthetic test"):

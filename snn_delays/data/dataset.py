@@ -6,7 +6,6 @@ Batches are computed on whatever device the data lives.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from snn_delays.checks import is_number
 from snn_delays.data.binning import (
     Events,
     bin_events,
@@ -26,7 +26,8 @@ from snn_delays.data.binning import (
     gather_events,
 )
 from snn_delays.data.events import LARGEST_TIME_US, EventStore, SourceFile, take_clips
-from snn_delays.errors import DataError
+from snn_delays.errors import DataError, ShapeError
+from snn_delays.network_format.arrays import shown
 
 
 class Sample(NamedTuple):
@@ -80,6 +81,9 @@ class ClipDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`; for many samples `batch` is far quicker."""
+        if not isinstance(index, (int, np.integer)):
+            got = type(index).__name__
+            raise DataError("`index`", "a whole number", got, "For several samples: batch().")
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {self.name}, which has {len(self)}")
         x, label = self.batch(torch.tensor([index % len(self)]))
@@ -93,8 +97,28 @@ class ClipDataset(Dataset[Sample]):
 
         Shape:
             float32 `[T, N, C]` and int64 `[N]` labels, on the data set's device.
+
+        Raises:
+            ShapeError: `indices` are no such tensor.
+            DataError: on a CPU, one of them is out of range.
         """
+        self._check_indices(indices)
+        return self._batch(indices)
+
+    def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
+
+    def _check_indices(self, indices: Tensor) -> None:
+        if not isinstance(indices, Tensor):
+            got = type(indices).__name__
+            raise ShapeError("`indices`", "a tensor [N]", got, "Make it one: torch.tensor().")
+        if indices.dtype != torch.int64 or indices.dim() != 1:
+            raise ShapeError("`indices`", "int64 [N]", f"{indices.dtype} {list(indices.shape)}")
+        if indices.device.type == "cpu" and len(indices):
+            low, high = map(int, indices.aminmax())
+            if low < 0 or high >= len(self):
+                expected = f"in 0 .. {len(self) - 1}, as {self.name} has {len(self)} samples"
+                raise DataError("`indices`", expected, low if low < 0 else high)
 
     def to(self, device: str | torch.device) -> Self:
         """The same data set with everything it computes from, and no other clips, on `device`."""
@@ -147,16 +171,19 @@ class SpikeDataset(ClipDataset):
         channel_bin: int,
         name: str = "",
     ) -> None:
-        self._dt_us = round(dt_ms * 1000) if math.isfinite(dt_ms) else 0
+        self._dt_us = round(dt_ms * 1000) if is_number(dt_ms) else 0
         if self._dt_us < 1 or abs(self._dt_us - dt_ms * 1000) > 1e-6:
-            raise DataError("`dt_ms`", "a whole number of microseconds, at least 0.001", dt_ms)
-        if steps < 1:
-            raise DataError("`steps`", "at least 1", steps)
+            expected = "a whole number of microseconds, at least 0.001"
+            raise DataError("`dt_ms`", expected, shown(dt_ms))
+        if not (isinstance(steps, (int, np.integer)) and steps >= 1):
+            raise DataError("`steps`", "a whole number, at least 1", shown(steps))
         if steps * self._dt_us > LARGEST_TIME_US:
             most = LARGEST_TIME_US // self._dt_us
             raise DataError("`steps`", f"at most {most}, which last 35 minutes", steps)
-        if not 1 <= channel_bin <= store.channels:
-            raise DataError("`channel_bin`", f"in 1 .. {store.channels}", channel_bin)
+        whole = isinstance(channel_bin, (int, np.integer))
+        if not (whole and 1 <= channel_bin <= store.channels):
+            expected = f"a whole number in 1 .. {store.channels}"
+            raise DataError("`channel_bin`", expected, shown(channel_bin))
         self._hold(store, chosen_clips(clips, len(store)))
         self.name, self.files = name or store.source, store.files
         self.classes = store.classes
@@ -179,11 +206,8 @@ class SpikeDataset(ClipDataset):
         if not np.array_equal(clips, every):
             self._hold(take_clips(self._store, clips), every[: len(clips)])
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Several samples at once, from one call on the packed events; see `ClipDataset.batch`.
-
-        `x` holds spike counts.
-        """
+    def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Spike counts, from one call on the packed events."""
         total = self._total(indices)
         indices = indices.to(self.labels.device, non_blocking=True)
         x = bin_events(
@@ -223,6 +247,7 @@ class SpikeDataset(ClipDataset):
 
     def events(self, indices: Tensor) -> Events:
         """The spikes of several samples; `indices` as in `batch`."""
+        self._check_indices(indices)
         clips = self._clips[indices.to(self.labels.device, non_blocking=True)]
         total = self._total(indices)
         return gather_events(self._times_us, self._units, self._offsets, clips, total)

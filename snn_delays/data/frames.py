@@ -72,8 +72,7 @@ class FrameDataset(ClipDataset):
             "deviation": deviation.tolist(),
         }
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Several samples at once; see `ClipDataset.batch`."""
+    def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         indices = indices.to(self.labels.device, non_blocking=True)
         x = self._frames[self._clips[indices], : self.steps].float()
         x = x.sub_(self._mean).mul_(self._scale)
