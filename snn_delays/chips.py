@@ -64,7 +64,7 @@ CHIPS = {
             largest_threshold=2**17 - 1,
         ),
         # SpiNNaker 1 without delay extensions: 1 to 16 steps. A delay d here is d + 1 there, so
-        # that every layer is one step late, which changes nothing else. 16 bits a weight.
+        # that every layer is one step late, and its bias must be too. 16 bits a weight.
         Chip("spinnaker1", max_delay=15, weight_bits=16),
     )
 }

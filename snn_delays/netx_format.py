@@ -6,7 +6,8 @@ ones pass over it. Counts above 1 need `hdf5.Network(..., input_message_bits=8)`
 
 A Loihi neuron does `v = v (1 - vDecay/4096) + sum of weights + bias` (with `iDecay` 4096, which
 leaves the current no memory), spikes where `v > vThMant` and goes to 0; v is in 64ths of a weight,
-rounded towards 0. In Lava layer `l` runs `l + 1` steps late, and its bias starts at once.
+rounded towards 0. In Lava layer `l` runs `l + 1` steps late, and its bias starts at once: it has
+those steps without input, so that its first spikes may differ.
 
 Tried with lava-dl 0.6.0, bit-accurate on the CPU, beside `netx_network`: a 140-256-256-20 network
 trained on SHD-regen gave the same 7161 hidden spikes on two clips, its readout within 6e-5; four of
@@ -69,7 +70,7 @@ def save_netx(network: Network, path: str | Path) -> None:
         for i, registers in enumerate(layers, start=1):
             _write_dense(file.create_group(f"layer/{i}"), registers)
         file["simulation/Ts"] = 1
-        file["simulation/tSample"] = data.steps + data.tail_steps
+        file["simulation/tSample"] = data.steps + data.tail_steps + len(layers)  # each is late
         file["snn_delays"] = json.dumps(rest)
 
 

@@ -325,6 +325,16 @@ def test_damaged_text_is_refused_or_harmless(data: st.DataObject) -> None:
     assert isinstance(network, Network)
 
 
+@pytest.mark.parametrize("weight", [2**53, 2**60])
+def test_integer_weights_whose_sum_float64_cannot_hold_are_refused(weight: int) -> None:
+    doc = document(sizes=(3, 1, 2))
+    doc["layers"][0] |= {"weights": [[[weight], [1], [-weight]]], "weight_scale": 1.0}
+    with pytest.raises(NetworkFormatError, match=r"layers\[0\]\.weight_scale.*more than 2\^53 tog"):
+        parse(doc)
+    doc["layers"][0]["weights"] = [[[2**52], [0], [-(2**52)]]]
+    assert parse(doc).layers[0].weights.sum() == 0
+
+
 def test_shipped_schema_is_the_one_the_models_say() -> None:
     shipped = Path(snn_delays.__file__).parent / "network-v1.schema.json"
     assert json.loads(shipped.read_text()) == json_schema()
@@ -384,7 +394,7 @@ def test_a_negative_scale_is_refused(scale: Any) -> None:
 def test_scaled_weights_must_be_finite() -> None:
     text = document()
     weights = np.zeros_like(np.array(text["layers"][0]["weights"]))
-    weights.flat[0] = 1e300
+    weights.flat[0] = 1e10
     text["layers"][0] |= {"weights": weights.tolist(), "weight_scale": 1e300}
     with pytest.raises(
         NetworkFormatError, match=r"layers\[0\]\.weight_scale` must be small enough"

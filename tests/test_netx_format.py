@@ -55,7 +55,7 @@ def test_every_field_is_where_lava_reads_it(tmp_path: Path) -> None:
     assert [found[f"layer/{i}/type"].tolist() for i in range(3)] == [[b"input"]] + [[b"dense"]] * 2
     assert [found[f"layer/{i}/shape"].tolist() for i in range(3)] == [[5], [7], [3]]
     assert found["layer/0/type"].dtype == "S10"
-    assert (found["simulation/Ts"], found["simulation/tSample"]) == (1, 15)
+    assert (found["simulation/Ts"], found["simulation/tSample"]) == (1, 15 + 2)  # two layers
     for i, layer in enumerate(network.layers, start=1):
         at = f"layer/{i}"
         assert (found[f"{at}/outFeatures"], found[f"{at}/inFeatures"]) == layer.weights.shape[:2]

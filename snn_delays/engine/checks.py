@@ -10,6 +10,7 @@ import numpy as np
 from snn_delays.available_memory import total_bytes
 from snn_delays.errors import NetworkFormatError, ShapeError, SnnDelaysError
 from snn_delays.network_format import LIF, Layer, Network
+from snn_delays.network_format.models import LARGEST_SUM
 
 # What the largest current may grow by: sums over 2e6 steps, twice (a membrane without leak, then
 # the mean over time), and 127 spikes of an input in one step.
@@ -28,6 +29,9 @@ def largest_input(network: Network, dtype: type[np.floating]) -> float:
         _largest_current(f"layers[{i}]", layer, limit) for i, layer in enumerate(network.layers)
     ]
     largest = limit / currents[0]
+    first = network.layers[0]
+    if first.weight_scale is not None and dtype is np.float64:  # sums of integers stay exact
+        largest = min(largest, LARGEST_SUM / max(np.abs(first.weights).sum(axis=(1, 2)).max(), 1))
     return min(largest, _MOST_SPIKES) if network.input.encoding == "spike_counts" else largest
 
 

@@ -1,9 +1,9 @@
 """The engine: runs a network.json over whole clips, or as a stream one step at a time.
 
 Whole clips give the very bits of `reference`. A stream adds weights in order of arrival: sums of
-integer weights (`weight_scale`) of spikes are exact, so all bits are the same there too; with real
-weights its spikes are the same wherever a voltage is further from its threshold than rounding
-(`margin` says how far). Both count what a neuromorphic chip would.
+integer weights (`weight_scale`) of spikes are exact (in float32 up to 2^24), so all bits are the
+same there too; with real weights its spikes are the same wherever a voltage is further from its
+threshold than rounding (`margin` says how far). Both count what a neuromorphic chip would.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class Result:
         spikes: per hidden layer, uint8 `[N, T, out]`.
         output: the last layer's voltages (or spikes) `[N, T, classes]`.
         spike_counts: `[N, hidden layers]`.
-        synaptic_operations: `[N, layers]`: weights added, once per spike and synapse (weight not
-            0); with `analog` input, once per non-zero value in the first layer.
+        synaptic_operations: `[N, layers]`: once per spike and synapse (weight not 0), also where
+            the delay ends after the clip; with `analog` input, once per non-zero value in the first
+            layer.
         neuron_updates: `[N, layers]`: steps on which a neuron was away from rest or had a current.
         energy_pj: `[N]`, estimated; see `engine.energy`.
         margin: the smallest distance of a voltage to its threshold, over all spiking neurons,

@@ -38,14 +38,20 @@ MAX_STEPS = 10**6
 MAX_DT_MS = 60_000.0
 
 
-def _nested(item: str, axes: int) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": item}
+LARGEST_SUM = 2.0**53
+"""Of integer weights: float64 holds every whole number up to it."""
+
+
+def _nested(item: dict[str, Any], axes: int) -> dict[str, Any]:
+    schema = item
     for _ in range(axes):
         schema = {"type": "array", "minItems": 1, "items": schema}
     return schema
 
 
-_DELAYS = {"anyOf": [_nested("integer", 3), _nested("integer", 1)]}
+_NUMBER = {"type": "number"}
+_DELAY = {"type": "integer", "minimum": 0, "maximum": MAX_DELAY}
+_DELAYS = {"anyOf": [_nested(_DELAY, 3), _nested(_DELAY, 1)]}
 _NOT_NEGATIVE = {"type": "number", "minimum": 0}
 _SCALE = {
     "anyOf": [
@@ -117,9 +123,10 @@ class Layer(_Part):
     Attributes:
         delays: int64 `[out, in, k]` in steps, `0 .. max_delay`. A file may hold 1 for an axis along
             which all are equal: `[1, in, k]` or `[in]` for `axonal` delays, `[out, 1, k]` or
-            `[out]` for `dendritic` ones. A read-only view then.
+            `[out]` for `dendritic` ones, the same for every `k`. A read-only view then.
         weights: float64 `[out, in, k]` as stored; see `real_weights`.
-        weight_scale: None, or float64 `[out]` from 0; then `weights` are whole numbers.
+        weight_scale: None, or float64 `[out]` from 0 (in a file also one number for all); then
+            `weights` are whole numbers, of one output 2^53 together at most.
         bias: float64 `[out]`.
     """
 
@@ -129,9 +136,9 @@ class Layer(_Part):
     max_delay: int = Field(ge=0, le=MAX_DELAY)
     granularity: Literal["synaptic", "axonal", "dendritic"]
     delays: Annotated[np.ndarray, WithJsonSchema(_DELAYS)]
-    weights: Annotated[np.ndarray, WithJsonSchema(_nested("number", 3))]
+    weights: Annotated[np.ndarray, WithJsonSchema(_nested(_NUMBER, 3))]
     weight_scale: Annotated[np.ndarray | None, WithJsonSchema(_SCALE)] = None
-    bias: Annotated[np.ndarray, WithJsonSchema(_nested("number", 1))]
+    bias: Annotated[np.ndarray, WithJsonSchema(_nested(_NUMBER, 1))]
     neuron: Neuron
 
     @property
@@ -182,6 +189,11 @@ class Layer(_Part):
         if bad is not None:
             path = f"`weights{index_path(bad)}` = {weights[bad]}"
             raise refusal("", "absent where weights are not whole numbers", f"it beside {path}")
+        sums = np.abs(weights).sum(axis=(1, 2))
+        bad = first_index(sums > LARGEST_SUM)
+        if bad is not None:
+            legal = "absent where the whole weights of an output are more than 2^53 together"
+            raise refusal("", legal, f"it beside {sums[bad]:.4g} in `weights{index_path(bad)}`")
         scale = read_numbers(value)
         bad = first_index(scale < 0)
         if bad is not None:
