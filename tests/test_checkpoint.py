@@ -197,3 +197,15 @@ def test_tensors_that_were_loaded_do_not_keep_their_file(tmp_path):
     tensors, _ = ckpt.load_tensors(path)
     assert path.name not in Path("/proc/self/maps").read_text()
     assert torch.equal(tensors["a"], torch.arange(10**6))
+
+
+@pytest.mark.parametrize("beyond", [-0.5, 0.5])
+def test_a_delay_half_a_step_out_of_range_is_refused(tmp_path, beyond):
+    net = network_from_recipe(tiny_recipe(), 40, 10)
+    tensors = ckpt.model_state(net)
+    name = next(name for name in tensors if name.endswith(".delay"))
+    largest = net.get_submodule(name.removesuffix(".delay")).max_delay
+    ckpt.check_delays(net, tensors, tmp_path)
+    tensors[name].view(-1)[0] = beyond if beyond < 0 else largest + beyond
+    with pytest.raises(RunError, match=r"must be in 0 \.\. "):
+        ckpt.check_delays(net, tensors, tmp_path)

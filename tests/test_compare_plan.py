@@ -153,3 +153,12 @@ def test_unknown_or_repeated_arms_are_refused(arms):
 def test_at_least_one_seed():
     with pytest.raises(SnnDelaysError, match="--seeds must be at least 1; got 0"):
         Study(tiny_recipe(), ("none",), 0)
+
+
+def test_the_budget_is_that_of_learned_whatever_the_recipes_own_delays_are():
+    usual = cells_of(tiny_recipe(), ("matched",))["matched", ()].recipe.hidden
+    for changes in ({"delays": "none"}, {"granularity": "axonal"}, {"learn_weights": False}):
+        own = cells_of(tiny_recipe(**changes), ("matched", "learned"))
+        assert own["matched", ()].recipe.hidden == usual
+        budget = own["learned", ()].parameters
+        assert 0.9 * budget < own["matched", ()].parameters <= budget

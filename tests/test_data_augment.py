@@ -274,3 +274,13 @@ def test_spikes_moved_to_the_very_beginning_count_and_those_before_it_are_gone()
     units, rows = torch.zeros(4, dtype=torch.int16), torch.zeros(4, dtype=torch.int32)
     moved = Events(torch.full((4,), 7, dtype=torch.int32), units, rows).at(times)
     assert moved.times_us.tolist() == [GONE_US, 0, 1, 5]
+
+
+def test_every_seed_draws_how_many_noise_spikes_there_are():
+    none = Events(*(torch.zeros(0, dtype=d) for d in (torch.int32, torch.int16, torch.int32)))
+    counts = []
+    for seed in (1, 1, 2):
+        noisy = augment.add_noise(none, 8, 50.0, 1000, 10, torch.Generator().manual_seed(seed))
+        counts.append(noisy.rows.bincount(minlength=8))
+    assert torch.equal(counts[0], counts[1])
+    assert not torch.equal(counts[0], counts[2])

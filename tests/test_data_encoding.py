@@ -180,3 +180,21 @@ def test_recordings_of_one_length_are_encoded_together():
     order = sorted(range(5), key=lambda index: lengths[index])
     assert list(_groups(order, lengths)) == [[0, 2], [1, 4], [3]]
     assert list(_groups([0], [6000])) == [[0]]
+
+
+def test_each_recording_keeps_its_own_spikes_whatever_its_length(tmp_path, monkeypatch):
+    """Longer ones are encoded later, and yet are where they were listed."""
+    seconds = {"a": 0.9, "b": 0.1, "c": 0.5}
+    for word, length in seconds.items():
+        (tmp_path / word).mkdir()
+        soundfile.write(tmp_path / word / "0.wav", np.full(round(16_000 * length), 0.1), 16_000)
+    monkeypatch.setattr(cochlea, "prepare", lambda steps: None)
+
+    def as_long(samples, rate, rng):
+        count = len(samples) // 160
+        return np.arange(count), np.zeros(count)
+
+    monkeypatch.setattr(cochlea, "encode", as_long)
+    store = encode_recordings(find_recordings(tmp_path), workers=2)
+    assert [store.classes[label] for label in store.labels] == ["a", "b", "c"]
+    assert np.diff(store.offsets).tolist() == [90, 10, 50]

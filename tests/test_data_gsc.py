@@ -244,3 +244,42 @@ def test_bad_recordings_are_named_and_leave_nothing(folder, tmp_path, case):
         open_frames(folder, CLASSES, "mel140")
     assert "no/00000001_nohash_0.wav" in str(caught.value)
     assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
+
+
+def test_frames_do_not_depend_on_how_many_recordings_are_read_at_once(
+    folder, tmp_path, monkeypatch
+):
+    whole = open_frames(folder, CLASSES, "mel140", tmp_path / "whole")
+    monkeypatch.setattr(gsc, "_BATCH", 5)
+    parts = open_frames(folder, CLASSES, "mel140", tmp_path / "parts")
+    np.testing.assert_array_equal(parts.frames, whole.frames)
+    np.testing.assert_allclose(parts.mean, whole.mean, rtol=1e-6)
+    np.testing.assert_allclose(parts.deviation, whole.deviation, rtol=1e-5)
+
+
+def test_a_short_recording_begins_at_once_and_ends_in_silence(folder):
+    found = open_frames(folder, CLASSES, "mel140")
+    short = np.flatnonzero(found.labels == CLASSES.index("no"))  # 9000 samples of noise
+    silence = np.float16(np.log(1e-6))
+    assert (found.frames[short, 60:] == silence).all()
+    assert (found.frames[short, :55] > silence).all()
+
+
+def test_speakers_are_hexadecimal():
+    assert gsc._speaker("0c540988_nohash_0.wav") == 0x0C540988
+    assert gsc._speaker("00000010_nohash_1.wav") == 16
+    assert gsc._speaker("someone_nohash_0.wav") == -1
+
+
+def test_frames_are_mel_power_of_hann_windows():
+    """One frame with numpy alone: 25 ms around each multiple of 10 ms."""
+    from torchaudio.functional import melscale_fbanks
+
+    wave = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
+    triangles = gsc._quietly(melscale_fbanks, 513, 20.0, 8000.0, BANDS, 16_000).numpy()
+    for t in (10, 50):
+        segment = wave[160 * t - 200 : 160 * t + 200] * window
+        power = np.abs(np.fft.rfft(segment, 1024)) ** 2
+        expected = np.log(power @ triangles + 1e-6)
+        np.testing.assert_allclose(log_mel("mel140")(wave[None])[0, t], expected, atol=1e-3)

@@ -180,3 +180,17 @@ def test_every_public_name_resolves():
         assert getattr(data, name) is not None
     with pytest.raises(AttributeError, match="nothing"):
         _ = data.nothing
+
+
+def test_the_seed_of_the_built_in_task_is_its_own():
+    first, same, other = (
+        data.load("synthetic", "valid", seed=seed).batch(torch.arange(20))[0] for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_unknown_speakers_cannot_be_held_out(tmp_path):
+    write_events(tmp_path / "shd_train.h5", shd_like([0, 1, -1]))
+    with pytest.raises(DataError, match=r"`valid_speakers` must be speakers of shd_train\.h5"):
+        data.load("shd", "valid", data_dir=tmp_path, valid_speakers=[-1])

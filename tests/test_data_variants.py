@@ -172,3 +172,33 @@ def test_the_picture_has_a_panel_for_each_kind():
     x, y = figure.axes[0].lines[0].get_data()
     assert list(x) == [0, 5, 20]
     np.testing.assert_allclose(y, [90, 80, 40])
+
+
+def test_each_channel_of_each_clip_has_a_jitter_of_its_own():
+    clip = [(WINDOW // 2, 0), (WINDOW // 2, 0), (WINDOW // 2, 1)]
+    new = alter(store_of([clip, clip]), Variant("jitter-channels", 5.0))
+    moved = set()
+    for index in (0, 1):
+        times, units = of_clip(new, index)
+        for unit in (0, 1):
+            assert len(set(times[units == unit])) == 1
+            moved.add(times[units == unit][0])
+    assert len(moved) == 4
+
+
+def test_another_seed_alters_otherwise():
+    store, every = random_store(), torch.arange(24)
+    data = SpikeDataset(store, np.arange(24), dt_ms=10, steps=20, channel_bin=1)
+    first, same, other = (
+        altered(data, Variant("jitter", 30.0), seed).batch(every)[0] for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_the_window_is_that_of_the_data_set_whatever_a_step_lasts():
+    every = torch.arange(24)
+    data = SpikeDataset(random_store(), np.arange(24), dt_ms=2.5, steps=30, channel_bin=1)
+    turned = altered(data, Variant("reverse")).batch(every)[0]
+    assert turned.sum() > 0
+    assert torch.equal(turned, data.batch(every)[0].flip(0))

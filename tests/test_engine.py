@@ -18,7 +18,7 @@ from sample_networks import clips, document
 from snn_delays import engine, network_format
 from snn_delays.engine import Engine, Network, Result, State, Step, simulate
 from snn_delays.errors import ShapeError, SnnDelaysError
-from snn_delays.network_format import parse
+from snn_delays.network_format import parse, save_network
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -344,3 +344,17 @@ def test_engine_needs_no_torch() -> None:
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert set(engine.__all__) <= set(dir(engine))
+
+
+def test_a_copy_with_other_layers_does_not_run_the_old_ones(tmp_path):
+    doc = document()
+    save_network(parse(doc), tmp_path / "net.json")
+    network, x = Network.load(tmp_path / "net.json"), clips(doc)
+    before = network.run(x)
+    first, *others = network.layers
+    doubled = first.model_copy(update={"weights": 2 * first.weights})
+    copied = network.model_copy(update={"layers": [doubled, *others]})
+    after = copied.run(x)
+    assert after.spike_counts.sum() > before.spike_counts.sum()
+    np.testing.assert_array_equal(after.output, Engine(copied).run(x).output)
+    np.testing.assert_array_equal(network.run(x).output, before.output)

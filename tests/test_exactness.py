@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_helpers import store_of
+from data_helpers import random_store, store_of
 from sample_networks import document
 from test_verify import needed
 from tiny import tiny_recipe
@@ -19,7 +19,7 @@ from snn_delays.config import load_recipe
 from snn_delays.data.dataset import SpikeDataset
 from snn_delays.engine import Engine
 from snn_delays.export import run_network, to_network
-from snn_delays.fidelity import compare_engines
+from snn_delays.fidelity import Fidelity, compare_engines
 from snn_delays.network_format import parse
 from snn_delays.nn import clamp_delays, round_delays
 from snn_delays.verify import verify
@@ -117,3 +117,27 @@ def with_one_delay_moved(network):
     delays[strongest] += 1 if delays[strongest] < first.max_delay else -1
     layers = [first.model_copy(update={"delays": delays}), *others]
     return network.model_copy(update={"layers": layers})
+
+
+def test_a_comparison_counts_what_two_runs_of_all_clips_at_once_differ_in(monkeypatch):
+    monkeypatch.setattr("snn_delays.fidelity.clips_at_once", lambda network: 5)
+    doc = document(sizes=(10, 9, 8, 3), steps=12)
+    other = document(seed=1, sizes=(10, 9, 8, 3), steps=12)
+    data = SpikeDataset(random_store(12), range(12), dt_ms=10, steps=12, channel_bin=1)
+    x, labels = data.batch(torch.arange(12))
+    engines = Engine(parse(doc)), Engine(parse(other))
+    a, b = (engine.run(x.transpose(0, 1).numpy()) for engine in engines)
+    cells = np.concatenate([layer.ravel() for layer in a.spikes])
+    others = np.concatenate([layer.ravel() for layer in b.spikes])
+    right = [int((run.classes == labels.numpy()).sum()) for run in (a, b)]
+    assert right[0] != right[1]
+    assert cells.sum() != others.sum()
+    assert compare_engines(*engines, data, 99) == Fidelity(
+        clips=12,
+        spikes=(int(cells.sum()), int(others.sum())),
+        cells=12 * (12 + 3) * (9 + 8),
+        different_cells=int((cells != others).sum()),
+        different_classes=int((a.classes != b.classes).sum()),
+        correct=(right[0], right[1]),
+        margin=a.margin,
+    )

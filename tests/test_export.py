@@ -233,3 +233,10 @@ def test_what_was_pruned_or_parametrised_is_exported_once_it_is_permanent_or_alw
     assert (network.layers[0].weights == 0).mean() >= 0.5
     result = Engine(network).run(x.transpose(0, 1).numpy())
     np.testing.assert_allclose(result.scores, expected.scores.numpy(), atol=1e-9)
+
+
+def test_the_file_says_how_the_input_was_prepared():
+    recipe = tiny_recipe(channel_bin=2, steps=31, dt_ms=5.0)
+    net = network_from_recipe(recipe, 20, 10)
+    found = to_network(net, recipe, [str(i) for i in range(10)])
+    assert (found.dt_ms, found.input.steps, found.input.channel_bin) == (5.0, 31, 2)

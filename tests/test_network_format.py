@@ -325,10 +325,9 @@ def test_damaged_text_is_refused_or_harmless(data: st.DataObject) -> None:
     assert isinstance(network, Network)
 
 
-@pytest.mark.parametrize("weight", [2**53, 2**60])
-def test_integer_weights_whose_sum_float64_cannot_hold_are_refused(weight: int) -> None:
+def test_integer_weights_whose_sum_float64_cannot_hold_are_refused() -> None:
     doc = document(sizes=(3, 1, 2))
-    doc["layers"][0] |= {"weights": [[[weight], [1], [-weight]]], "weight_scale": 1.0}
+    doc["layers"][0] |= {"weights": [[[2**52], [1], [-(2**52)]]], "weight_scale": 1.0}
     with pytest.raises(NetworkFormatError, match=r"layers\[0\]\.weight_scale.*more than 2\^53 tog"):
         parse(doc)
     doc["layers"][0]["weights"] = [[[2**52], [0], [-(2**52)]]]

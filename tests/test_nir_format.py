@@ -184,3 +184,14 @@ def test_a_changed_graph_is_refused(change: str) -> None:
         return
     with pytest.raises(NetworkFormatError, match="changed"):
         from_nir(graph)
+
+
+def test_a_bias_is_kept_where_no_synapse_has_delay_0() -> None:
+    doc = document(sizes=(6, 9, 3), max_delay=5)
+    for layer in doc["layers"]:
+        layer["delays"] = np.maximum(layer["delays"], 1).tolist()
+    network = parse(doc)
+    back = from_nir(to_nir(network))
+    for a, b in zip(back.layers, network.layers, strict=True):
+        assert b.bias.any()
+        assert np.array_equal(a.bias, b.bias)

@@ -9,16 +9,18 @@ from data_helpers import random_store
 from sample_networks import document
 from tiny import tiny_recipe
 
-from snn_delays import load_trained, training
+from snn_delays import data, load_trained, training
 from snn_delays.atomic import locked
 from snn_delays.compare import study
 from snn_delays.data.events import EventStore
 from snn_delays.data.hdf5 import read_events, write_events
 from snn_delays.data.inspect import describe
+from snn_delays.engine import Network
 from snn_delays.errors import DataError, RecipeError
+from snn_delays.evaluation import load_for_network
 from snn_delays.network_format import parse, save_network
 from snn_delays.nn import delay_layers
-from snn_delays.predictions import label_of
+from snn_delays.predictions import first_clips, label_of
 from snn_delays.reporting import Reporter
 from snn_delays.runs import RunFolder
 
@@ -246,3 +248,25 @@ def test_any_name_given_twice_is_refused(spikes, tmp_path, name):
     write_events(tmp_path / "a.h5", replace(spikes, classes=(name, "b", name)))
     with pytest.raises(DataError, match="names that differ"):
         read_events(tmp_path / "a.h5", channels=700)
+
+
+def odd():
+    """A network whose step, length and channel bin are nobody's defaults."""
+    doc = document(sizes=(20, 7, 3), steps=31)
+    doc["dt_ms"] = 5.0
+    doc["input"]["channel_bin"] = 2
+    return doc
+
+
+def test_data_are_prepared_as_the_networks_input_says():
+    found = load_for_network(parse(odd()), "synthetic", "test", None)
+    assert (found.dt_ms, found.steps, found.channel_bin) == (5.0, 31, 2)
+
+
+def test_clips_of_a_spike_file_have_the_networks_step(tmp_path):
+    save_network(parse(odd()), tmp_path / "net.json")
+    network = Network.load(tmp_path / "net.json")
+    x = first_clips("synthetic", network, 4)
+    same = data.load("synthetic", "test", dt_ms=5.0, steps=31, channel_bin=2)
+    expected, _ = same.batch(torch.arange(4))
+    np.testing.assert_array_equal(x, expected.transpose(0, 1).numpy())

@@ -236,3 +236,11 @@ def test_data_changed_between_stop_and_resume_are_refused(tmp_path, shd_folder):
     (elsewhere / "shd_test.h5").unlink()  # its accuracy is then not known, and the summary says so
     moved = RunFolder(folder.path.rename(tmp_path / "moved"))
     assert training.train(recipe, moved, data_dir=elsewhere, resume=True)["test_accuracy"] is None
+
+
+def test_a_run_that_returns_to_its_first_machine_notes_that_too():
+    progress, one, other = Progress(), {"device": "a"}, {"device": "b"}
+    assert progress.goes_on(one) == []
+    assert progress.goes_on(other) == progress.goes_on(one) == ["device"]
+    assert progress.goes_on(one) == []
+    assert progress.sessions == [one, other, one]

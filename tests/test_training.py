@@ -322,3 +322,11 @@ def test_a_damaged_model_is_one_sentence(tmp_path, trained, damage):
         load_trained(folder)
     with pytest.raises(RunError, match="is not finished"):
         folder.summary()
+
+
+def test_the_summary_has_the_figures_of_the_chosen_epoch(trained):
+    folder, summary = trained
+    chosen = folder.read_metrics()[summary["chosen_epoch"] - 1]
+    assert summary["chosen_epoch"] > 1
+    for figure in ("train_loss", "train_accuracy", "valid_accuracy", "valid_accuracy_live"):
+        assert summary[figure] == chosen[figure]

@@ -149,3 +149,49 @@ def test_nest_refuses_soft_reset() -> None:
     doc = document(soft=True)
     with pytest.raises(SnnDelaysError, match="NEST has no soft reset"):
         verify(parse(doc), clips(doc), "nest")
+
+
+def scaled(doc):
+    """The network with integer weights and a scale for each output; about the same weights."""
+    for layer in doc["layers"]:
+        weights = np.array(layer["weights"])
+        scale = np.abs(weights).max(axis=(1, 2)) / 127
+        layer["weights"] = np.rint(weights / scale[:, None, None]).tolist()
+        layer["weight_scale"] = scale.tolist()
+    return doc
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS)
+def test_integer_weights_and_their_scales_are_verified_too(simulator: str) -> None:
+    needed(simulator)
+    doc = scaled(inexact())
+    report = verify(parse(doc), clips(doc, samples=2), simulator)
+    assert report.margin > 1e-9
+    assert min(report.spikes) > 20
+    assert report.largest_score_difference < 1e-9
+    assert report.same
+
+
+def test_an_answer_that_differs_though_no_spike_does_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    needed("brian2")
+    doc = inexact()
+    x = clips(doc, samples=3)
+    engine = verify_module.Engine
+    scores = engine(parse(doc)).run(x).scores
+    scores[1, scores[1].argmax()] -= 1000.0
+
+    class Wrong:
+        def __init__(self, network: Any) -> None:
+            self.engine = engine(network)
+
+        def run(self, x: np.ndarray) -> Any:
+            return dataclasses.replace(self.engine.run(x), scores=scores)
+
+    monkeypatch.setattr(verify_module, "Engine", Wrong)
+    report = verify(parse(doc), x, "brian2")
+    assert report.different_spikes == [0, 0]
+    assert report.different_classes == 1
+    assert report.largest_score_difference == pytest.approx(1000)
+    assert not report.same
