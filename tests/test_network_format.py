@@ -327,7 +327,7 @@ def test_damaged_text_is_refused_or_harmless(data: st.DataObject) -> None:
 
 def test_integer_weights_whose_sum_float64_cannot_hold_are_refused() -> None:
     doc = document(sizes=(3, 1, 2))
-    doc["layers"][0] |= {"weights": [[[2**52], [1], [-(2**52)]]], "weight_scale": 1.0}
+    doc["layers"][0] |= {"weights": [[[2**53], [1], [-(2**53)]]], "weight_scale": 1.0}
     with pytest.raises(NetworkFormatError, match=r"layers\[0\]\.weight_scale.*more than 2\^53 tog"):
         parse(doc)
     doc["layers"][0]["weights"] = [[[2**52], [0], [-(2**52)]]]
@@ -395,7 +395,5 @@ def test_scaled_weights_must_be_finite() -> None:
     weights = np.zeros_like(np.array(text["layers"][0]["weights"]))
     weights.flat[0] = 1e10
     text["layers"][0] |= {"weights": weights.tolist(), "weight_scale": 1e300}
-    with pytest.raises(
-        NetworkFormatError, match=r"layers\[0\]\.weight_scale` must be small enough"
-    ):
+    with pytest.raises(NetworkFormatError, match=r"layers\[0\]\.weight_scale` must be small"):
         parse(text)
