@@ -166,6 +166,8 @@ def test_one_clip_of_one_step_is_no_batch_to_train_on():
     net = DelaySNN(4, [5], 3, max_delay=4)
     with pytest.raises(ShapeError, match="more than one step or clip, for batch norm"):
         net(torch.zeros(1, 1, 4))
+    net.blocks[0].norm.eval()  # frozen: nothing is taken from the batch
+    assert net(torch.zeros(1, 1, 4)).shape == (1, 3)
     assert net.eval()(torch.zeros(1, 1, 4)).shape == (1, 3)
 
 

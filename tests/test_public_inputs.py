@@ -185,8 +185,11 @@ def test_the_engine_answers_no_clips_and_short_ones():
     short = parse(document(steps=1, tail_steps=0, max_delay=9))
     x = np.ones((2, 1, 5))
     np.testing.assert_array_equal(Engine(short).run(x).output, simulate(short, x)[-1])
-    with pytest.raises(SnnDelaysError, match="`batch`"):
-        engine.start(0)
+    for batch in (0, True, 1.0):
+        with pytest.raises(SnnDelaysError, match="`batch`"):
+            engine.start(batch)
+    with pytest.raises(SnnDelaysError, match=r"`dtype` must be numpy\.float32 or"):
+        Engine(parse(document()), np.dtype("float32"))
     with pytest.raises(ShapeError, match="N=2"):
         engine.step(engine.start(2), np.zeros((3, 5)))
 

@@ -114,7 +114,7 @@ class Engine:
     def __init__(
         self, network: network_format.Network, dtype: type[np.floating] = np.float64
     ) -> None:
-        if dtype not in (np.float32, np.float64):
+        if not (dtype is np.float32 or dtype is np.float64):
             raise SnnDelaysError("`dtype`", "numpy.float32 or numpy.float64", dtype)
         self.network = network
         self.dtype = dtype
@@ -184,7 +184,8 @@ class Engine:
             SnnDelaysError: `batch` is no number of streams, or the memory is too small for it.
         """
         layers = self._layers
-        if not (isinstance(batch, (int, np.integer)) and batch >= 1):
+        whole = isinstance(batch, (int, np.integer)) and not isinstance(batch, bool)
+        if not (whole and batch >= 1):
             raise SnnDelaysError("`batch`", "a whole number, at least 1", shown(batch))
         cells = sum(math.prod(layer.ring_shape) for layer in layers)
         check_memory(f"{batch} streams", int(batch) * cells * np.dtype(self.dtype).itemsize)
