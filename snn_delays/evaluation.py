@@ -72,13 +72,7 @@ def evaluate(
             for indices in batches if world is None else batches[world.rank :: world.size]:
                 x, _ = data.batch(indices)
                 scores = net(x.to(like.dtype))
-                tensor = isinstance(scores, Tensor)
-                if not tensor or scores.shape[:-1] != (len(indices),):
-                    got = (
-                        list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-                    )
-                    expected = f"scores [N={len(indices)}, classes]"
-                    raise ShapeError("What `net` gives", expected, got)
+                _check_scores(scores, len(indices))
                 predictions[indices[0] : indices[-1] + 1] = scores.argmax(1)
     finally:
         for module, training in modes.items():
@@ -86,6 +80,12 @@ def evaluate(
     if world is not None:
         predictions = total(predictions)
     return Evaluation(predictions.cpu(), data.labels.cpu())
+
+
+def _check_scores(scores: object, clips: int) -> None:
+    got = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    if not isinstance(scores, Tensor) or scores.shape[:-1] != (clips,):
+        raise ShapeError("What `net` gives", f"scores [N={clips}, classes]", got)
 
 
 def answer(network: Network | Engine, data: ClipDataset) -> tuple[Evaluation, float]:
