@@ -25,7 +25,7 @@ def once_differentiable(backward: Callable[..., Gradients]) -> Callable[..., Gra
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             raise SnnDelaysError(
                 "Delay layers give no gradient of a gradient (`create_graph=True`, a Hessian)",
-                remedy="Penalise spikes, weights or delays themselves instead of gradients.",
+                remedy="Leave `create_graph` out; penalise spikes, weights or delays themselves.",
             )
         with torch.no_grad():
             return backward(ctx, *gradients)

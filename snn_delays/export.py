@@ -5,7 +5,7 @@ All arithmetic is float64, so that the file means exactly what the rounded netwo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from snn_delays.runs import RunFolder
 
 
 def to_network(
-    net: DelaySNN, recipe: Recipe, classes: Sequence[str], metadata: dict[str, Any] | None = None
+    net: DelaySNN, recipe: Recipe, classes: Collection[str], metadata: dict[str, Any] | None = None
 ) -> nf.Network:
     """The rounded network as a format-1 document.
 
@@ -43,7 +43,7 @@ def to_network(
     """
     if not isinstance(recipe, Recipe):
         raise SnnDelaysError("`recipe`", "what `load_recipe` gives", type(recipe).__name__)
-    if isinstance(classes, str):
+    if isinstance(classes, str) or not isinstance(classes, Collection):
         raise SnnDelaysError("`classes`", "a list of names", shown(classes))
     if not isinstance(net, DelaySNN):
         raise SnnDelaysError("`net`", "a DelaySNN, which the format describes", type(net).__name__)
@@ -104,7 +104,7 @@ def _refuse_changed_parts(net: DelaySNN) -> None:
                 raise SnnDelaysError(where, expected, type(part).__name__)
         if has_hooks(part):
             raise SnnDelaysError(
-                f"{where} has hooks, and network.json cannot hold what they do",
+                f"{where} has hooks or own methods, and network.json cannot hold what they do",
                 remedy="Remove them first; after pruning, by torch.nn.utils.prune.remove.",
             )
 

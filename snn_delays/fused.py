@@ -32,11 +32,17 @@ class LifConstants(NamedTuple):
     steepness: float
 
 
+def _replaced(module: nn.Module, name: str) -> bool:
+    """Whether `name` is a method of the module's own, and not one of torch's but `forward`."""
+    computing = name == "forward" or not hasattr(nn.Module, name)
+    return computing and hasattr(type(module), name) and callable(vars(module)[name])
+
+
 def has_hooks(module: nn.Module) -> bool:
     """Whether calls of a module are watched or replaced, so that it must really be called."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     own = any(getattr(module, kind) for kind in kinds)
-    own = own or any(callable(v) and hasattr(type(module), k) for k, v in vars(module).items())
+    own = own or any(_replaced(module, name) for name in vars(module))
     return own or bool(torch.nn.modules.module._has_any_global_hook())
 
 
@@ -191,9 +197,9 @@ def _sum_moments(x, first, last):
 
 
 @compiled
-def _clips_at_once(width):
-    """So many clips that a row of theirs, of one step, is about a page of memory."""
-    return max(1, 1024 // width)
+def _clips_at_once(width, clips):
+    """So many of the clips that a row of theirs, of one step, is about a page of memory."""
+    return max(1, min(1024 // width, clips))
 
 
 @compiled
@@ -201,7 +207,7 @@ def _spike(x, scale, shift, keep, lif, spikes, kept, first, last):
     """Simulate clips `first..last`."""
     one, zero = x.dtype.type(1), x.dtype.type(0)
     steps, _, width = x.shape
-    together = _clips_at_once(width)
+    together = _clips_at_once(width, last - first)
     v = np.empty((together, width), x.dtype)
     for start in range(first, last, together):
         v[:] = lif.rest
@@ -223,11 +229,11 @@ def _spike_backward(x, scale, shift, keep, lif, grad_spikes, grad_kept, grad, fi
     """Write dL/dZ of clips `first..last` to `grad`; returns the sums of it and of it times X."""
     one, zero = x.dtype.type(1), x.dtype.type(0)
     steps, _, width = x.shape
-    together = _clips_at_once(width)
+    together = _clips_at_once(width, last - first)
     potential = np.empty((steps, together, width), x.dtype)
     v = np.empty((together, width), x.dtype)
     carried = np.empty((together, width), x.dtype)  # dL/dV[t], from the future
-    over_time = np.empty((2, together, width), x.dtype)
+    recent = np.zeros((2, together, width), x.dtype)  # of the sums, a few steps
     sums = np.zeros((2, width))
     leak = one / lif.tau
     for start in range(first, last, together):
@@ -242,7 +248,6 @@ def _spike_backward(x, scale, shift, keep, lif, grad_spikes, grad_kept, grad, fi
                     after = h - lif.threshold if lif.soft else lif.rest
                     v[k, c] = after if h >= lif.threshold else h
         carried[:] = zero
-        over_time[:] = zero
         for t in range(steps - 1, -1, -1):
             for k in range(count):
                 n = start + k
@@ -263,12 +268,14 @@ def _spike_backward(x, scale, shift, keep, lif, grad_spikes, grad_kept, grad, fi
                     carried[k, c] = grad_h - leaked
                     grad_z = leaked if lif.decay_input else grad_h
                     grad[t, n, c] = grad_z
-                    over_time[0, k, c] += grad_z
-                    over_time[1, k, c] += grad_z * x[t, n, c]
-        for k in range(count):
-            for c in range(width):
-                sums[0, c] += over_time[0, k, c]
-                sums[1, c] += over_time[1, k, c]
+                    recent[0, k, c] += grad_z
+                    recent[1, k, c] += grad_z * x[t, n, c]
+            if t % 16 == 0:
+                for k in range(count):
+                    for c in range(width):
+                        sums[0, c] += recent[0, k, c]
+                        sums[1, c] += recent[1, k, c]
+                recent[:] = zero
     return sums
 
 

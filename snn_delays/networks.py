@@ -224,7 +224,10 @@ class DelaySNN(nn.Module):
             raise ShapeError("`x`", expected, list(x.shape))
         check_finite("x", x)
         steps = x.shape[0] + self.tail_steps
-        normalising = any(block.norm.training for block in self.hidden_blocks())
+        normalising = any(
+            isinstance(block.norm, nn.BatchNorm1d) and block.norm.training
+            for block in self.hidden_blocks()
+        )
         if normalising and steps * (x.shape[1] if share is None else share.clips) == 1:
             two = "[T, N, C] with more than one step or clip, for batch norm in training"
             raise ShapeError("`x`", two, list(x.shape))

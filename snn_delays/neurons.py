@@ -123,7 +123,11 @@ def lif_settings(node: Any) -> LIFSettings:
     if type(node) not in (sj_neuron.LIFNode, sj_neuron.ParametricLIFNode):
         expected = "a LIFNode or a ParametricLIFNode of SpikingJelly"
         raise SnnDelaysError("A neuron", expected, type(node).__name__)
-    rest = 0.0 if node.v_reset is None else float(node.v_reset)
+    rest = 0.0 if node.v_reset is None else node.v_reset
+    own = {"tau": getattr(node, "tau", 2.0), "v_threshold": node.v_threshold, "v_reset": rest}
+    for name, number in own.items():  # a learned tau is none of its attributes
+        if not is_number(number):
+            raise SnnDelaysError(f"`{name}` of a neuron", "a number", shown(number))
     if _start(node) != rest:
         expected = f"{rest:g}, where it is reset to"
         raise SnnDelaysError("The potential at which a neuron starts", expected, _start(node))

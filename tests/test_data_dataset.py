@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from data_helpers import CLASSES, random_store, store_of
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from snn_delays.data.dataset import SpikeDataset, collate
 from snn_delays.data.frames import FrameDataset
@@ -82,6 +82,17 @@ def test_length_counts_to_the_last_kept_spike():
     dataset = SpikeDataset(store_of(clips), range(5), **OPTIONS)
     assert [dataset[i].length for i in range(5)] == [1, 0, 3, 15, 0]
     assert dataset.dropped_share == pytest.approx(2 / 6)
+
+
+def test_samplers_of_torch_may_hand_over_tensors(dataset):
+    loader = DataLoader(dataset, batch_size=2, sampler=torch.tensor([3, 1]), collate_fn=collate)
+    ((x, labels, _, _),) = loader
+    expected, of = dataset.batch(torch.tensor([3, 1]))
+    assert torch.equal(x, expected)
+    assert torch.equal(labels, of)
+    subset = Subset(dataset, torch.tensor([2]))
+    assert torch.equal(subset[0].x, dataset[2].x)
+    assert dataset[torch.tensor(-1)].label == dataset[3].label
 
 
 def test_data_loader(dataset):

@@ -140,6 +140,7 @@ NAMES = tuple("abcdefghij")
     ("words", "message"),
     [
         ({"classes": "abcdefghij"}, "`classes` must be a list of names; got 'abcdefghij'"),
+        ({"classes": None}, "`classes` must be a list of names; got None"),
         ({"classes": range(10)}, r"The network: `readout\.classes\[0\]` must be .*string; got 0"),
         (
             {"classes": ("a", "a", *"cdefghij")},
@@ -192,6 +193,10 @@ CHANGES = {
         lambda net: setattr(net.blocks[0].neuron, "multi_step_forward", torch.zeros_like),
         r"`blocks\.0\.neuron` of the network has hooks",
     ),
+    "thresholds of a neuron": (
+        lambda net: setattr(net.blocks[0].neuron, "v_threshold", torch.ones(9)),
+        "`v_threshold` of a neuron must be a number; got",
+    ),
     "reset of a neuron": (
         lambda net: setattr(net.blocks[0].neuron, "v_reset", 0.5),
         r"The potential at which a neuron starts must be 0\.5, where it is reset to; got 0\.0",
@@ -216,6 +221,15 @@ def test_a_part_that_computes_something_else_is_refused(change):
     alter(net)
     with pytest.raises(SnnDelaysError, match=message):
         to_network(net, tiny_recipe(), list("abcdefghij"))
+
+
+def test_a_compiled_network_is_exported_as_before():
+    net = DelaySNN(40, [9], 10, max_delay=5)
+    expected = to_network(net, tiny_recipe(), NAMES)
+    net.compile()
+    net.blocks[0].norm.compile()
+    net.blocks[0].train = lambda mode=True: net  # computes nothing
+    assert nf.dumps(to_network(net, tiny_recipe(), NAMES)) == nf.dumps(expected)
 
 
 @torch.no_grad()

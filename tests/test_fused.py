@@ -42,6 +42,43 @@ lif_nodes = st.builds(
 )
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("clips", "channels"), [(7, 300), (2, 1024), (3, 1500), (2, 1), (1, 40)])
+def test_clips_are_independent_however_many_are_simulated_at_once(threads, clips, channels):
+    torch.manual_seed(0)
+    node, x = neurons.lif(tau=2.0), torch.randn(35, clips, channels, dtype=torch.float64)
+    x.requires_grad_()
+    keep, probes = torch.rand(clips, channels).double(), torch.randn_like(x)
+    norm, before, results = norm_like(x), torch.get_num_threads(), []
+    torch.set_num_threads(threads)
+    try:
+        for compute in (
+            lambda n: unfused(x, n, node, keep),
+            lambda n: fused.norm_lif_dropout(x, n, neurons.fused_constants(node), keep),
+        ):
+            own = copy.deepcopy(norm)
+            spikes, kept = compute(own)
+            gradients = torch.autograd.grad((kept * probes).sum(), [x, own.weight, own.bias])
+            results.append([spikes, kept, *gradients])
+    finally:
+        torch.set_num_threads(before)
+    assert results[0][0].any()
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-9, rtol=1e-9)
+
+
+def test_gradients_of_long_clips_in_float32_are_summed_exactly_enough():
+    torch.manual_seed(0)
+    exact = torch.randn(10_000, 4, 8).double() + 50
+    lif, found = neurons.fused_constants(neurons.lif(tau=2.0)), []
+    for dtype in (torch.float32, torch.float64):
+        norm, x = nn.BatchNorm1d(8).to(dtype), exact.float().to(dtype)
+        spikes, _ = fused.norm_lif_dropout(x, norm, lif, None)
+        (spikes * torch.linspace(0, 1, 8, dtype=dtype)).sum().backward()
+        found.append(norm.weight.grad.double())
+    assert (found[0] - found[1]).abs().max() < 3e-5 * found[1].abs().max()
+
+
 @given(node=lif_nodes, training=st.booleans(), dropped=st.booleans(), seed=st.integers(0, 999))
 def test_spikes_statistics_and_gradients_equal_the_unfused_ones(node, training, dropped, seed):
     x = currents(seed=seed).requires_grad_()

@@ -169,6 +169,8 @@ def test_one_clip_of_one_step_is_no_batch_to_train_on():
     net.blocks[0].norm.eval()  # frozen: nothing is taken from the batch
     assert net(torch.zeros(1, 1, 4)).shape == (1, 3)
     assert net.eval()(torch.zeros(1, 1, 4)).shape == (1, 3)
+    net.train().blocks[0].norm = torch.nn.Identity()
+    assert net(torch.zeros(1, 1, 4)).shape == (1, 3)
 
 
 @pytest.mark.parametrize("value", [True, False])

@@ -6,6 +6,7 @@ Batches are computed on whatever device the data lives.
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -81,9 +82,11 @@ class ClipDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`; for many samples `batch` is far quicker."""
-        if not isinstance(index, (int, np.integer)):
-            got = type(index).__name__
-            raise DataError("`index`", "a whole number", got, "For several samples: batch().")
+        try:
+            index = operator.index(index)  # also of a tensor, as torch's samplers hand over
+        except TypeError:
+            got, remedy = type(index).__name__, "For several samples: batch()."
+            raise DataError("`index`", "a whole number", got, remedy) from None
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {self.name}, which has {len(self)}")
         x, label = self.batch(torch.tensor([index % len(self)]))
@@ -113,7 +116,9 @@ class ClipDataset(Dataset[Sample]):
             got = type(indices).__name__
             raise ShapeError("`indices`", "a tensor [N]", got, "Make it one: torch.tensor().")
         if indices.dtype != torch.int64 or indices.dim() != 1:
-            raise ShapeError("`indices`", "int64 [N]", f"{indices.dtype} {list(indices.shape)}")
+            remedy = "" if indices.dtype != torch.bool else "Of a mask: mask.nonzero()[:, 0]."
+            got = f"{indices.dtype} {list(indices.shape)}"
+            raise ShapeError("`indices`", "int64 [N]", got, remedy)
         if indices.device.type == "cpu" and len(indices):
             low, high = map(int, indices.aminmax())
             if low < 0 or high >= len(self):
