@@ -19,6 +19,7 @@ from snn_delays.cli.train import offer_to_fetch
 from snn_delays.data import fetch as fetch_module
 from snn_delays.data.hdf5 import read_events, write_events
 from snn_delays.data.sources import PARTS
+from snn_delays.errors import DataError
 
 
 def test_list_shows_every_data_set_and_what_is_there(call, shd_folder, tmp_path, monkeypatch):
@@ -188,3 +189,35 @@ def test_counts_in_lines_where_there_is_no_terminal():
     assert len(lines) == 10
     assert lines[0].startswith("2/20 recordings")
     assert lines[-1].endswith("0 s left")
+
+
+def test_seeds_threads_and_folders_are_passed_on(call, tmp_path, monkeypatch):
+    given = []
+
+    def encoded(*words, **options):
+        given.append((options["seed"], options["workers"]))
+        raise DataError("Enough")
+
+    def fetched(name, data_dir, **_):
+        given.append((name, data_dir))
+        return []
+
+    monkeypatch.setattr("snn_delays.data.encoding.encode_to_files", encoded)
+    monkeypatch.setattr("snn_delays.data.fetch.fetch", fetched)
+    (tmp_path / "wavs" / "yes").mkdir(parents=True)
+    (tmp_path / "wavs" / "yes" / "a.wav").touch()
+    words = ("data", "encode", tmp_path / "wavs", "-o", tmp_path / "a.h5")
+    call(*words)
+    call(*words, "--seed", 5, "--workers", 3)
+    call("data", "fetch", "shd", "--data-dir", tmp_path / "own", "--quiet")
+    assert given == [(0, None), (5, 3), ("shd", tmp_path / "own")]
+
+
+def test_another_seed_splits_otherwise(call, tmp_path):
+    write_events(tmp_path / "mine.h5", random_store(30))
+    files = []
+    for seed in (0, 0, 4):
+        words = ("data", "split", tmp_path / "mine.h5", "-o", tmp_path / f"{len(files)}.h5")
+        assert call(*words, "--seed", seed)[0] == 0
+        files.append((tmp_path / f"{len(files)}_train.h5").read_bytes())
+    assert files[0] == files[1] != files[2]

@@ -5,8 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+from data_helpers import store_of
 from sample_networks import document
 
+from snn_delays.cli.export_report import _report_input
+from snn_delays.data.dataset import SpikeDataset
 from snn_delays.network_format import load_network, parse, save_network
 
 
@@ -155,3 +158,63 @@ def test_a_file_needs_a_name_for_the_result(call, trained):
     code, _, err = call("export", trained[0].network_file)
     assert code == 2
     assert "--output is needed" in err
+
+
+def test_own_limits_of_weights_and_delays_reach_the_chip(call, trained, tmp_path):
+    words = ["export", trained[0].path, "--target", "generic", "-o", tmp_path / "net.json"]
+    code, out, _ = call(*words, "--fit", "--weight-bits", 5, "--max-delay", 9)
+    assert code == 0
+    assert "generic (delays 0 to 9, weights of 5 bits)" in out
+    layers = load_network(tmp_path / "net.json").layers
+    assert max(int(layer.delays.max()) for layer in layers) == 9
+    assert max(int(np.abs(layer.weights).max()) for layer in layers) == 15
+
+
+def test_multiples_of_delays_need_a_target(call, trained, tmp_path):
+    words = ["export", trained[0].path, "--delay-step", "2", "-o", tmp_path / "net.json"]
+    code, _, err = call(*words)
+    assert code == 2
+    assert "need --target" in err
+    assert not (tmp_path / "net.json").exists()
+
+
+def test_accuracy_and_spikes_are_told_from_before_to_after(call, trained, tmp_path):
+    fitted = tmp_path / "net.json"
+    words = ["export", trained[0].path, "--target", "generic", "--fit", "-o", fitted]
+    code, out, _ = call(*words, "--weight-bits", 2, "--max-delay", 1)
+    assert code == 0
+    shares, spikes = [], []
+    for path in (trained[0].network_file, fitted):
+        said = call("evaluate", path)[1]
+        shares.append(said.split("synthetic test: ")[1].split(" (")[0])
+        call("run", path, "synthetic", "-o", tmp_path / "answers.npz")
+        with np.load(tmp_path / "answers.npz") as file:
+            spikes.append(int(file["spike_counts"].sum()))
+    assert shares[0] != shares[1]
+    assert f"{shares[0]} before, {shares[1]} after;" in out
+    assert spikes[0] != spikes[1]
+    assert f"Hidden spikes: {spikes[0]} before, {spikes[1]} after;" in out
+
+
+def test_cells_of_several_spikes_are_counted(capsys):
+    store = store_of([[(0, 0), (1, 0), (20_000, 1)], [(0, 2), (1, 2), (2, 2)]])
+    data = SpikeDataset(store, [0, 1], dt_ms=10.0, steps=3, channel_bin=1)
+    _report_input(data)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "66.7 % of the cells" in out
+    assert "up to 3;" in out
+
+
+def test_netx_is_measured_as_it_is_rounded(call, trained, tmp_path, monkeypatch):
+    from snn_delays.chips import CHIPS, fit
+    from snn_delays.netx_format import netx_network
+
+    seen = []
+    monkeypatch.setattr("snn_delays.cli.export_report.report", lambda *words: seen.append(words))
+    words = ["export", trained[0].path, "--to", "netx", "--fit", "-o", tmp_path / "net.net"]
+    assert call(*words)[0] == 0
+    original, written = seen[0][:2]
+    fitted = fit(original, CHIPS["loihi2"], 1, "layer")
+    expected = netx_network(fitted)
+    assert not np.array_equal(fitted.layers[0].bias, expected.layers[0].bias)
+    np.testing.assert_array_equal(written.layers[0].bias, expected.layers[0].bias)

@@ -89,3 +89,18 @@ def test_first_clips_of_a_spike_file():
     some = first_clips(path, network, 300)
     assert some.shape == (300, 60, 40)
     np.testing.assert_array_equal(first_clips("synthetic", network, 300), some)
+
+
+def test_figures_of_the_comparison_stand_at_their_names(call, files, monkeypatch):
+    seen = []
+
+    def verified(network, x, simulator):
+        seen.append(len(x))
+        return fake_report(different_classes=1)
+
+    monkeypatch.setattr(verify_module, "verify", verified)
+    _, out, _ = call("verify", *files, "--with", "nest")
+    assert seen == [5]
+    row = next(line.split("│") for line in out.splitlines() if "answers" in line)
+    assert [cell.strip() for cell in row[2:4]] == ["2", "1"]
+    assert "to its threshold: 0.0004; largest difference of a score: 1e-12" in out

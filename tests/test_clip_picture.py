@@ -1,8 +1,11 @@
 """The picture of a clip: every spike and every delay is in it."""
 
+from types import SimpleNamespace
+
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from sample_networks import clips, document
 
 from snn_delays.clip_picture import clip_picture, meeting
@@ -10,7 +13,7 @@ from snn_delays.data import SyntheticTask, make_synthetic, open_store
 from snn_delays.engine import Network
 from snn_delays.errors import DataError
 from snn_delays.network_format import parse, save_network
-from snn_delays.predictions import label_of
+from snn_delays.predictions import first_clips, label_of
 
 
 def network(tmp_path, **options):
@@ -113,3 +116,69 @@ def test_from_the_command_line(call, trained, tmp_path):
     code, _, err = call("plot", trained[0].network_file)
     assert code == 2
     assert "a clip is needed" in err
+
+
+def test_the_clip_that_is_asked_for_is_drawn_with_its_own_label(
+    call, trained, tmp_path, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(
+        "snn_delays.clip_picture.clip_picture", lambda *words: seen.append(words) or Figure()
+    )
+    monkeypatch.chdir(tmp_path)
+    network = Network.load(trained[0].network_file)
+    clips = first_clips("synthetic", network, 6)
+    labels = [label_of("synthetic", network, clip) for clip in range(6)]
+    other = next(clip for clip in range(5, 0, -1) if labels[clip] != labels[0])
+    for clip in (0, other):
+        assert call("plot", trained[0].network_file, "synthetic", "--clip", clip)[0] == 0
+        _, x, title, label = seen.pop()
+        np.testing.assert_array_equal(x, clips[clip])
+        assert (title, label) == (f"synthetic, clip {clip}", labels[clip])
+        assert (tmp_path / f"clip-{clip}.png").is_file()
+
+
+def test_of_several_contacts_the_strongest_is_coloured_whatever_its_sign(tmp_path):
+    net, x = network(tmp_path, kernel_count=2)
+    matrices = [axis for axis in clip_picture(net, x, "noise").axes if axis.images]
+    for axis, layer in zip(matrices, net.layers, strict=True):
+        shown = axis.images[0].get_array()
+        for o, i in np.ndindex(layer.weights.shape[:2]):
+            weights, delays = np.abs(layer.weights[o, i]), layer.delays[o, i]
+            if weights.max() == 0:
+                assert shown.mask[o, i]
+            else:
+                assert not np.ma.getmaskarray(shown)[o, i]
+                assert shown[o, i] in delays[weights == weights.max()]
+
+
+def test_the_readout_shows_the_spikes_so_far_or_the_softmax(tmp_path):
+    for kind in ("spike_count", "softmax_sum"):
+        net, x = network(tmp_path, readout=kind)
+        x = np.full_like(x, 2)  # enough for several spikes of an output
+        result = net.run(x[None])
+        assert result.output[0].sum(axis=0).max() > 1
+        label = "spikes so far" if kind == "spike_count" else "softmax of readout"
+        axis = next(a for a in clip_picture(net, x, "noise").axes if a.get_ylabel() == label)
+        lines = np.stack([line.get_ydata() for line in axis.lines], axis=1)
+        if kind == "spike_count":
+            expected = result.output[0].cumsum(axis=0)
+        else:
+            powers = np.exp(result.output[0] - result.output[0].max(axis=1, keepdims=True))
+            expected = powers / powers.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(lines[:, :-1], expected, rtol=1e-6)
+        answer = int(result.classes[0])
+        np.testing.assert_allclose(lines[:, -1], expected[:, answer], rtol=1e-6)
+        assert axis.lines[-1].get_label() == f"{net.readout.classes[answer]}, the answer"
+
+
+def test_inhibition_and_spikes_before_the_clip_excite_no_neuron():
+    """Neuron 0 is mostly inhibited, 1 would need spikes sent before the first step; 2 is it."""
+    weights = np.array([[[1.0], [-9.0]], [[4.0], [4.0]], [[2.0], [1.0]]])
+    delays = np.array([[[0], [0]], [[3], [3]], [[0], [1]]])
+    layer = SimpleNamespace(delays=delays, real_weights=weights)
+    x, spikes = np.array([[1, 1], [1, 1], [0, 0]]), np.zeros((3, 3), bool)
+    spikes[1] = True
+    neuron, step, arrivals = meeting(layer, x, spikes)
+    assert (neuron, step) == (2, 1)
+    assert arrivals.tolist() == [[0, 1, 1], [1, 0, 1]]

@@ -9,11 +9,12 @@ import pytest
 from tiny import tiny_recipe
 
 from snn_delays.assembly import load_held_out, load_trained
+from snn_delays.compare import jobs as jobs_module
 from snn_delays.compare.answers import VARIANTS, answers_file, read_answers
 from snn_delays.compare.jobs import finished_summary, run_job
 from snn_delays.compare.plan import Study, make_cells, make_jobs
 from snn_delays.compare.results import collect, load_results, variant_accuracies
-from snn_delays.compare.study import check_folder, run_study
+from snn_delays.compare.study import check_folder, run_study, write_results
 from snn_delays.data.variants import altered, parse_variants
 from snn_delays.errors import RunError, TrainingError
 from snn_delays.evaluation import evaluate
@@ -247,3 +248,45 @@ def test_damaged_or_missing_results_are_one_sentence(study, tmp_path):
         check_folder(study[3], resume=False)
     check_folder(study[3], resume=True)
     check_folder(tmp_path / "new", resume=False)
+
+
+def test_a_job_hands_its_folder_of_data_and_its_device_to_every_step(study, monkeypatch, tmp_path):
+    _, jobs, outcome, _ = study
+    told = {}
+
+    def trains(recipe, folder, **options):
+        told["train"] = (recipe, options["data_dir"], options["device"], options["resume"])
+        return outcome.finished[0][1]
+
+    monkeypatch.setattr(jobs_module, "train", trains)
+    monkeypatch.setattr(jobs_module, "check_device", lambda device: f"checked {device}")
+    monkeypatch.setattr(jobs_module, "export_run", lambda folder: None)
+    monkeypatch.setattr(jobs_module, "plot_run", lambda folder, data: told.update(plot=data) or [])
+    monkeypatch.setattr(
+        jobs_module, "write_answers", lambda folder, *words: told.update(answers=words)
+    )
+    job = replace(jobs[0], folder=tmp_path / "new", data_dir=tmp_path, device="auto")
+    run_job(job)
+    assert told["train"] == (job.recipe, tmp_path, "checked auto", False)
+    assert told["plot"] == tmp_path
+    assert told["answers"] == (tmp_path, "checked auto")
+
+
+def test_every_column_of_the_results_is_the_figure_of_its_name(study, tmp_path):
+    _, jobs, outcome, _ = study
+    setting = (("tau", "2"), ("protocol", "mine"))
+    job, summary = replace(jobs[1], arm="dendritic", setting=setting), outcome.finished[1][1]
+    write_results(tmp_path, [(job, summary)])
+    (row,) = csv.DictReader((tmp_path / "results.csv").open())
+    assert (row.pop("delays"), row.pop("tau"), row.pop("protocol")) == ("dendritic", "2", "mine")
+    assert {"test_accuracy", "test_accuracy_live", "valid_accuracy", "seed"} < set(row)
+    assert row == {key: str(summary[key]) for key in row}
+
+
+def test_runs_that_read_different_files_are_not_compared(study):
+    cells, _, outcome, _ = study
+    *most, (job, summary) = outcome.finished
+    first, *others = summary["files"]
+    other = {**summary, "files": [{**first, "sha256": "ab" * 32}, *others]}
+    with pytest.raises(RunError, match=r"was trained on another synthetic_train\.h5 than"):
+        collect(cells, [*most, (job, other)])

@@ -1,6 +1,7 @@
 """The time a study will take: measured on a short run that leaves nothing behind."""
 
 import pytest
+import torch
 from tiny import tiny_recipe
 
 from snn_delays.compare import timing
@@ -69,3 +70,22 @@ def test_an_epoch_is_reckoned_from_the_batches_after_the_first(monkeypatch):
     with pytest.raises(timing._Enough):
         stopwatch.epoch({"train_seconds": 9.0})
     assert stopwatch.epoch_seconds == 9
+
+
+def test_a_short_run_has_the_threads_device_and_data_of_its_job(monkeypatch, tmp_path):
+    told, before = {}, torch.get_num_threads()
+
+    def trains(recipe, folder, *, data_dir, device, reporter):
+        told.update(threads=torch.get_num_threads(), data=data_dir, device=device)
+        reporter.epoch_seconds = 3.0
+
+    monkeypatch.setattr(timing, "train", trains)
+    job = Job(tiny_recipe(), tmp_path / "run", tmp_path, "cpu", "learned")
+    assert timing.seconds_per_epoch(job, threads=before + 1) == 3.0
+    assert told == {"threads": before + 1, "data": tmp_path, "device": "cpu"}
+    assert torch.get_num_threads() == before
+
+
+def test_a_run_without_test_data_answers_valid():
+    summary = {"test_clips": 0, "valid_clips": 640, "samples_per_second": 100.0}
+    assert timing._answering_seconds(summary) == 11 * 640 / 200

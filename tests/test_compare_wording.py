@@ -159,3 +159,19 @@ def test_weak_protocols_and_missing_runs_are_warned_of():
     assert "of the valid clips" in verdict(valid, ())
     paper = results_of({"none": [0.1] * 10}, protocol="paper")
     assert "the test set chose the epoch" in " ".join(warnings(paper))
+
+
+def test_every_setting_has_its_own_verdict_and_the_better_arm_is_named_first():
+    ten = [k / 1000 for k in range(10)]
+    low = results_of({"none": [0.1 + k for k in ten], "learned": [0.5 - k for k in ten]})
+    arms = {
+        "none": [0.3 + k for k in ten],
+        "fixed": [0.6 - k for k in ten],
+        "learned": [0.8 + k for k in ten],
+    }
+    high = results_of(arms, (("tau", "2"),))
+    both = Results("test_accuracy", [*low.cells, *high.cells])
+    assert verdict(both, ()).startswith("Learned delays answer 49.5 %")
+    words = verdict(both, (("tau", "2"),))
+    assert words.startswith("At tau=2, learned delays answer 80.5 % of the test clips right")
+    assert 0 < words.index("fixed random delays") < words.index("no delays")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from tiny import tiny_recipe
 
+from snn_delays.cli.runners import EngineName, choose_workforce
 from snn_delays.compare.jobs import Job, finished_summary, run_job
 from snn_delays.compare.workers import run_locally
 from snn_delays.errors import RunError, SnnDelaysError
@@ -66,3 +67,22 @@ def test_a_killed_worker_costs_its_own_job_only(tmp_path):
 def test_at_least_one_worker_and_thread():
     with pytest.raises(SnnDelaysError, match="at least 1; got 0"):
         next(run_locally([], workers=0, threads=1))
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "jobs", "expected"),
+    [
+        ("cpu", None, 20, (8, 1)),
+        ("cuda:0", None, 20, (1, 8)),
+        ("cuda:0", 2, 20, (2, 4)),
+        ("cpu", 3, 20, (3, 2)),
+        ("cpu", None, 2, (2, 4)),
+        ("cpu", 5, 0, (1, 8)),
+    ],
+)
+def test_cores_are_shared_between_the_runs(monkeypatch, device, workers, jobs, expected):
+    monkeypatch.setattr("snn_delays.devices.check_device", lambda name: name)
+    monkeypatch.setattr("snn_delays.threads.core_count", lambda: 8)
+    chosen = choose_workforce(EngineName.local, None, workers, device, jobs)
+    assert (chosen.workers, chosen.threads) == expected
+    assert chosen.runner.keywords == {"workers": expected[0], "threads": expected[1]}

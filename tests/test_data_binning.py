@@ -143,3 +143,8 @@ def test_long_steps_of_many_events():
     x = binned(store_of([clip, clip[:-3]]), [0, 1], 1000, 70, CHANNELS)
     assert x[:, 0, 0].tolist() == list(range(70))
     assert torch.equal(x[:, 1], x[:, 0])
+
+
+def test_a_step_may_hold_thousands_of_spikes_of_a_channel():
+    store = store_of([[(0, 3)] * 70_000])
+    assert binned(store, [0], 1000, 1, 1)[0, 0, 3] == 70_000

@@ -136,3 +136,37 @@ def test_silence_and_the_shortest_recording():
     times, _ = encode(np.zeros(800), 16_000, np.random.default_rng(0))
     assert len(times) < 200
     assert len(encode(np.ones(1), 16_000, np.random.default_rng(0))[0]) == 0
+
+
+def test_recordings_are_encoded_at_the_published_level_and_in_exact_microseconds():
+    sound = tone(900) * np.hanning(2400)
+    loud = sound * (0.3 / np.sqrt(np.mean(sound**2)))
+    steps, units = cochlea._spike(membrane_velocity(loud, 16_000), np.random.default_rng(1))
+    order = np.lexsort((units, steps))
+    times, found = encode(sound, 16_000, np.random.default_rng(1))
+    np.testing.assert_array_equal(found, units[order])
+    np.testing.assert_array_equal(times, np.rint(steps[order] / 24_000 * 1e6))
+
+
+def test_the_edges_of_a_recording_do_not_touch_each_other():
+    sound = np.zeros(RATE // 4)
+    sound[[40, -40]] = 1
+    alone = membrane_velocity(sound, RATE)
+    padded = membrane_velocity(np.concatenate([sound, np.zeros(RATE)]), RATE)[:, : len(sound)]
+    for place in range(0, 600, 50):
+        largest = np.abs(padded[place]).max()
+        assert np.abs(alone[place] - padded[place]).max() < 0.02 * largest
+
+
+def test_every_channel_begins_with_forty_rested_fibres(monkeypatch):
+    ready = []
+
+    def all_fire(trials, p, rng):
+        ready.append(trials)
+        return trials
+
+    monkeypatch.setattr(cochlea, "_binomial", all_fire)
+    drive = np.zeros((2, 60), np.float32)
+    cochlea._spike.py_func(drive, np.random.default_rng(0))
+    assert ready[60] == ready[0] == 40
+    assert set(ready) == {0, 40}

@@ -159,3 +159,9 @@ def test_a_mask_and_fractions_are_no_clips(clips):
         SpikeDataset(random_store(), clips, **OPTIONS)
     assert len(SpikeDataset(random_store(), np.array([2, 0], np.uint8), **OPTIONS)) == 2
     assert len(SpikeDataset(random_store(), [], **OPTIONS)) == 0
+
+
+def test_more_steps_than_35_minutes_are_refused():
+    SpikeDataset(random_store(), [0], **OPTIONS | {"steps": 214_700})
+    with pytest.raises(DataError, match="`steps` must be at most 214700, which last 35 minutes"):
+        SpikeDataset(random_store(), [0], **OPTIONS | {"steps": 214_701})

@@ -61,3 +61,10 @@ def test_clips_are_taken_and_joined_in_order():
     for field in ("times_us", "units", "offsets", "labels", "speakers"):
         assert np.array_equal(getattr(joined, field), getattr(store, field))
     assert binned_channels(joined.channels, 3) == 4
+
+
+def test_a_step_back_from_one_chunk_to_the_next_is_seen(monkeypatch):
+    monkeypatch.setattr("snn_delays.data.events._CHUNK", 2)
+    store = store_of([[(0, 0), (5, 0), (7, 0)]])
+    with pytest.raises(DataError, match="got not in clip 0"):
+        replace(store, times_us=store.times_us[[0, 2, 1]])

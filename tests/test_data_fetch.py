@@ -386,3 +386,8 @@ def test_progress_in_lines_where_there_is_no_terminal():
     assert len(lines) == 10
     assert lines[-1].startswith("a.zip: 1 of 1 MB, ")
     assert lines[-1].endswith("0 s left")
+
+
+def test_a_transfer_that_gets_further_each_time_is_not_given_up(server, tmp_path):
+    server.faults = ["truncate"] * 6
+    assert download(server.archive(), tmp_path, **QUICK).read_bytes() == CONTENT

@@ -283,3 +283,19 @@ def test_frames_are_mel_power_of_hann_windows():
         power = np.abs(np.fft.rfft(segment, 1024)) ** 2
         expected = np.log(power @ triangles + 1e-6)
         np.testing.assert_allclose(log_mel("mel140")(wave[None])[0, t], expected, atol=1e-3)
+
+
+def test_prepared_recordings_keep_the_facts_of_the_run_and_infinite_samples_are_refused(folder):
+    valid = load(folder, "valid")
+    stored = valid.metadata | {"mean": [0.5] * BANDS, "deviation": [2.0] * BANDS}
+    assert valid.prepared_as(stored).metadata == stored
+    assert valid.metadata != stored
+    write(folder / "no" / "00000001_nohash_0.wav", np.array([0.0, np.inf]))
+    with pytest.raises(DataError, match="not finite"):
+        open_frames(folder, CLASSES, "mel140")
+
+
+def test_labels_are_the_words_in_the_order_of_the_alphabet():
+    classes = SOURCES["gsc"].classes
+    assert len(classes) == 35
+    assert list(classes) == sorted(classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from snn_delays.data import hdf5
-from snn_delays.data.hdf5 import read_events, unpacked, write_events
+from snn_delays.data.hdf5 import clips_out_of_order, read_events, unpacked, write_events
 from snn_delays.errors import DataError
 
 TIMES = [[0.0, 0.25], [], [0.5]]
@@ -185,3 +186,27 @@ def test_writing_refuses_times_float32_cannot_hold(tmp_path):
     with pytest.raises(DataError, match="`times_us` of clip 1"):
         write_events(tmp_path / "a.h5", store_of([[], [(16_000_000, 0)]]))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_clip_out_of_order_has_its_own_number_in_every_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5, "_BLOCK", 2)
+    times = [[0.125, 0.25], [0.5, 0.25], [0.125, 0.25], [0.125, 0.25], [0.5, 0.25]]
+    path = write_raw(tmp_path / "a.h5", times, [[1, 2]] * 5, [0, 1, 2, 0, 1])
+    assert clips_out_of_order(path) == [1, 4]
+
+
+def test_a_label_of_more_than_16_bits_does_not_become_another(tmp_path):
+    largest = 1 << 16
+    store = store_of([[(1, 0)], [(2, 0)]], labels=[0, 0])
+    names = tuple(map(str, range(largest + 1)))
+    store = replace(store, labels=np.array([0, largest]), classes=names)
+    with pytest.raises(DataError, match=r"`labels` of clip 1 .* below 65536; got 65536"):
+        write_events(tmp_path / "a.h5", store)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_spikes_of_one_moment_keep_their_order(tmp_path):
+    units = [int(unit) for unit in np.random.default_rng(0).integers(0, CHANNELS, 200)]
+    times = [0.5, 0.25] * 100
+    store = read(write_raw(tmp_path / "a.h5", [times], [units], [0]))
+    assert store.units.tolist() == units[1::2] + units[::2]

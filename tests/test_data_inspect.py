@@ -86,3 +86,11 @@ def test_the_command_shows_facts_in_words(call, tmp_path):
         "last spike +│ min: 0.25 s,",
     ):
         assert re.search(row, out), row
+
+
+def test_more_than_a_hundredth_of_late_spikes_is_told(tmp_path):
+    for late, told in ((1, False), (2, True)):
+        clips = [[(999_999, 0)] * (100 - late) + [(1_000_000, 1)] * late]
+        write_events(tmp_path / "a.h5", store_of(clips, labels=[0]))
+        problems = " ".join(describe(tmp_path / "a.h5")["problems"])
+        assert (f"{late} of 100 spikes come after 1 s" in problems) == told

@@ -191,3 +191,10 @@ def test_a_store_that_another_process_has_written_meanwhile_is_taken(source, mon
 
     monkeypatch.setattr(store_module, "_write_store", refused)
     assert len(opened(source)) > 0
+
+
+def test_what_is_done_to_the_arrays_leaves_the_file_as_it_is(source):
+    store = opened(source)
+    before = stores(source)[0].read_bytes()
+    store.times_us[:] = 0
+    assert stores(source)[0].read_bytes() == before

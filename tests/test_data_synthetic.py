@@ -177,3 +177,53 @@ def test_a_cache_that_cannot_be_written_is_a_fault_of_the_machine(tmp_path, monk
     code, _, err = call("train", "--out", tmp_path / "run", "--quiet", "--device", "cpu")
     assert code == 1
     assert "Set SNN_DELAYS_CACHE to a folder with room" in err
+
+
+def spans_ms(task):
+    """From the first to the last spike of each clip."""
+    store = generate(task, "train")
+    return (store.times_us[store.offsets[1:] - 1] - store.times_us[store.offsets[:-1]]) / 1000
+
+
+def test_melodies_tempos_and_clips_are_all_drawn_by_the_seed():
+    other = replace(TASK, seed=1)
+    assert not np.array_equal(latencies_ms(TASK), latencies_ms(other))
+    tempos = [set(spans_ms(replace(CLEAN, tempo=0.1, seed=seed)).tolist()) for seed in (0, 1)]
+    assert tempos[0] != tempos[1]
+    labels = [generate(replace(CLEAN, seed=seed), "test").labels for seed in (0, 1)]
+    assert not np.array_equal(*labels)
+
+
+def test_noise_is_uniform_over_channels_and_time_and_as_much_as_named():
+    store = generate(replace(CLEAN, drop=1.0, noise=50.0), "test")
+    counts = np.bincount(store.units, minlength=TASK.channels)
+    assert counts.min() > 0.8 * counts.mean()
+    assert np.diff(store.offsets).mean() == pytest.approx(50, rel=0.05)
+    assert store.times_us.mean() / 1000 == pytest.approx(TASK.duration_ms / 2, rel=0.05)
+    assert store.times_us.max() / 1000 > 0.95 * TASK.duration_ms
+
+
+def test_speakers_are_slower_and_quicker_shifted_up_and_down_and_clips_begin_anywhere():
+    tempos = spans_ms(replace(CLEAN, tempo=0.1)) / spans_ms(CLEAN)
+    assert 1 / 1.1 <= tempos.min() < 0.97
+    assert 1.03 < tempos.max() <= 1.1 + 1e-3
+    shifts = set()
+    for seed in range(4):
+        store = generate(replace(CLEAN, shift=2, repetitions=1, seed=seed), "train")
+        first = store.units[store.offsets[:-1]]  # the first channel of a note, were it not shifted
+        shifts |= set(((first + 4) % TASK.channels_per_note - 4).tolist())
+    assert shifts == {-2, -1, 0, 1, 2}
+    store = generate(replace(CLEAN, onset_ms=40.0), "test")
+    onsets = store.times_us[store.offsets[:-1]] / 1000
+    assert onsets.min() < 2
+    assert onsets.max() > 38
+    kept = len(generate(replace(CLEAN, drop=0.3), "test").units)
+    assert kept / len(generate(CLEAN, "test").units) == pytest.approx(0.7, abs=0.01)
+
+
+def test_the_slowest_latest_melody_just_fits():
+    task = replace(CLEAN, tempo=0.1, onset_ms=40.0, jitter_ms=8.0)
+    latest = 40 + 1.1 * (9 * 40 + 20) + 8 * 8.0
+    assert replace(task, duration_ms=latest + 1)
+    with pytest.raises(DataError, match="`duration_ms` must be at least 522; got 521"):
+        replace(task, duration_ms=521)

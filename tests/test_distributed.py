@@ -6,17 +6,21 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from spread_script import CASES, gradients, train_in_float64
-from tiny import FLAGS, tiny_run
+from tiny import FLAGS, tiny_recipe, tiny_run
 
-from snn_delays.distributed import World, joined
+from snn_delays.cli import spread as spread_command
+from snn_delays.distributed import Share, World, joined
 from snn_delays.errors import SnnDelaysError
 from snn_delays.runs import RunFolder
+from snn_delays.synchronised import batch_norm
 
 SCRIPT = str(Path(__file__).parent / "spread_script.py")
 
@@ -143,3 +147,43 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(torch.cuda.device_count() + 1))
     with pytest.raises(SnnDelaysError, match=r"--nproc-per-node must be at most \d+, the number"):
         joined("cuda").__enter__()
+
+
+def test_a_follower_trains_on_its_own_data_from_the_leaders_state(tmp_path, monkeypatch):
+    recipe = tiny_recipe()
+    sent = [recipe.to_toml().encode(), b"state"]
+    found = {}
+
+    @contextmanager
+    def joined(device):
+        yield SimpleNamespace(send=lambda: sent.pop(0))
+
+    def train(recipe, folder, **options):
+        found.update(options, recipe=recipe, state=folder.checkpoint_file.read_bytes())
+
+    monkeypatch.setattr(spread_command, "joined", joined)
+    monkeypatch.setattr(spread_command, "train", train)
+    monkeypatch.setattr(spread_command.signal, "signal", lambda *_: None)
+    spread_command.follow("cpu", tmp_path / "own")
+    assert (found["recipe"], found["state"]) == (recipe, b"state")
+    assert (found["data_dir"], found["resume"]) == (tmp_path / "own", True)
+
+
+class Alone(Share):
+    """All clips of a batch, in one process that meets no other."""
+
+    def sum(self, part):
+        return part.clone()
+
+
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_the_norm_of_a_share_has_the_settings_of_torchs(momentum):
+    x = torch.randn(7, 5, 3)
+    ours, torchs = (torch.nn.BatchNorm1d(3, eps=2.0, momentum=momentum) for _ in range(2))
+    for norm in (ours, torchs):
+        norm.weight.data.copy_(torch.tensor([0.5, 1.0, 2.0]))
+        norm.bias.data.copy_(torch.tensor([0.1, 0.0, -0.1]))
+    expected = torchs(x.flatten(0, 1)).view_as(x)
+    torch.testing.assert_close(batch_norm(x, ours, Alone(5, slice(0, 5))), expected)
+    torch.testing.assert_close(ours.running_var, torchs.running_var)
+    torch.testing.assert_close(ours.running_mean, torchs.running_mean)

@@ -314,3 +314,21 @@ def test_writing_spikes_to_a_bad_place_is_a_fault_of_the_disk(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataWriteError, match=r"cannot be written \((Not a directory|File exists)"):
         write_events(tmp_path / "file" / "a.h5", random_store(2))
+
+
+def test_what_a_batch_takes_grows_with_its_tail_and_its_noise():
+    def least(**changes):
+        return memory.least_bytes(tiny_recipe(**changes), 40, 10, 100)
+
+    plain = least(augment={"noise": 0.0})
+    assert least(augment={"noise": 500.0}) - plain == 100 * 24 * 500
+    assert least(tail_steps=34) - least(tail_steps=24) == 100 * 4 * 10 * (40 + 4 * 8 + 10)
+    synapses = 40 * 8 + 8 * 10
+    one_each = least() - least(delays="fixed")  # delays have a gradient and two moments too
+    assert one_each == 4 * 4 * synapses
+    room = 2**28 + 2**24
+
+    def fitting(tail):
+        return memory.fitting_batch(tiny_recipe(tail_steps=tail, max_delay=4), 40, 10, room)
+
+    assert fitting(60 + 2 * 60) == fitting(60) // 2

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from snn_delays.assembly import network_from_recipe
+from snn_delays.config import load_recipe
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.networks import DelaySNN, class_scores
 from snn_delays.neurons import LeakyIntegrator
@@ -188,3 +190,40 @@ def test_delays_are_drawn_uniformly_over_their_range():
         assert abs(float(delay.mean()) - 10) < 1.5
         assert delay.min() < 1
         assert delay.max() > 19
+
+
+def test_every_setting_of_a_recipe_reaches_the_network():
+    recipe = load_recipe(
+        "synthetic",
+        {
+            **{"hidden": [5, 4], "max_delay": 7, "tail_steps": 3, "kernel_count": 2, "bias": True},
+            **{"granularity": "axonal", "tau": 3.0, "v_threshold": 1.5, "v_reset": -0.5},
+            **{"decay_input": True, "surrogate": "sigmoid", "surrogate_alpha": 2.5},
+            **{"detach_reset": False, "readout_tau": 8.0, "dropout": 0.3, "readout": "max"},
+            **{"sigma_start": 4.0},
+        },
+    )
+    net = network_from_recipe(recipe, 6, 3)
+    layers = list(delay_layers(net).values())
+    assert [tuple(d.weight.shape) for d in layers] == [(5, 6, 2), (4, 5, 2), (3, 4, 2)]
+    assert [tuple(d.delay.shape) for d in layers] == [(1, 6, 2), (1, 5, 2), (1, 4, 2)]
+    for layer in layers:
+        assert (layer.max_delay, float(layer.sigma)) == (7, 4.0)
+        assert layer.bias is not None
+    for block in net.hidden_blocks():
+        node, shape = block.neuron, block.neuron.surrogate_function
+        assert (node.tau, node.v_threshold, node.v_reset) == (3.0, 1.5, -0.5)
+        assert (node.decay_input, node.detach_reset) == (True, False)
+        assert (type(shape).__name__, shape.alpha, block.dropout) == ("Sigmoid", 2.5, 0.3)
+    assert (net.integrator.tau, net.integrator.decay_input) == (8.0, True)
+    assert (net.score_kind, net.tail_steps) == ("max", 3)
+    soft = network_from_recipe(load_recipe("synthetic", {"reset": "soft"}), 6, 3)
+    assert {block.neuron.v_reset for block in soft.hidden_blocks()} == {None}
+    learned = network_from_recipe(load_recipe("synthetic", {"learn_tau": True}), 6, 3)
+    assert all(hasattr(block.neuron, "w") for block in learned.hidden_blocks())
+
+
+def test_the_largest_potential_may_be_negative():
+    v = -1 - torch.rand(6, 2, 3)
+    mask = torch.tensor([1, 1, 0, 1, 0, 0]).bool()
+    assert torch.equal(class_scores(v, "max", mask), v[[0, 1, 3]].amax(0))
