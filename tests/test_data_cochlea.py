@@ -148,11 +148,19 @@ def test_recordings_are_encoded_at_the_published_level_and_in_exact_microseconds
     np.testing.assert_array_equal(times, np.rint(steps[order] / 24_000 * 1e6))
 
 
+@pytest.mark.parametrize(("channel", "milliseconds"), [(300, 2.4), (690, 55.7)])
+def test_the_membrane_answers_before_the_sound_as_the_authors_does(channel, milliseconds):
+    click = np.zeros(RATE // 2)
+    click[RATE // 4] = 1
+    moved = np.abs(membrane_velocity(click, RATE)[channel])
+    assert (RATE // 4 - moved.argmax()) / RATE * 1000 == pytest.approx(milliseconds, abs=0.1)
+
+
 def test_the_edges_of_a_recording_do_not_touch_each_other():
     sound = np.zeros(RATE // 4)
     sound[[40, -40]] = 1
+    padded = membrane_velocity(np.concatenate([sound, np.zeros(RATE // 4)]), RATE)[:, : len(sound)]
     alone = membrane_velocity(sound, RATE)
-    padded = membrane_velocity(np.concatenate([sound, np.zeros(RATE)]), RATE)[:, : len(sound)]
     for place in range(0, 600, 50):
         largest = np.abs(padded[place]).max()
         assert np.abs(alone[place] - padded[place]).max() < 0.02 * largest

@@ -40,7 +40,7 @@ def test_arrays_that_would_mislead_a_loop_are_refused(changes, sentence):
 
 
 def test_the_clip_that_goes_back_in_time_is_named(monkeypatch):
-    monkeypatch.setattr("snn_delays.data.events._CHUNK", 2)  # a step back between two chunks
+    monkeypatch.setattr("snn_delays.data.events._CHUNK", 2)  # clips are longer than a chunk
     store = store_of([[(9, 0)], [(0, 0), (5, 0), (5, 0)], [(1, 0), (3, 0)]])
     times = store.times_us.copy()
     times[[4, 5]] = times[[5, 4]]

@@ -13,8 +13,12 @@ Written from the equations and constants of Cramer et al. (2020, doi:10.1109/TNN
 
 Differs from the authors' program: the membrane is computed at 24 kHz whatever the recording's rate
 (frequencies above 12 kHz, which hardly move it, are left out, as is the mean); recordings are
-padded with silence, so that a wave that leaves their end does not enter at their start; the number
-of fibres that fire is drawn at once, a binomial of those that are ready.
+padded with silence, so that a wave that leaves one edge does not enter at the other; the number of
+fibres that fire is drawn at once, a binomial of those that are ready.
+
+As in that program, and so in SHD and SSC, `- i w R0` meets an inverse transform for which it has
+the other sign: the membrane answers before the sound. A click moves channel 300 most 2.4 ms, and
+channel 690 56 ms, before it comes; what would move before a recording begins is cut off.
 """
 
 from __future__ import annotations
