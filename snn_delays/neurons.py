@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any, TypedDict
@@ -42,8 +43,10 @@ def kernels_can_be_compiled() -> bool:
 
 
 if not kernels_can_be_compiled():  # else SpikingJelly fails at the first kernel
-    for _kind in ("LIF", "PLIF"):
-        os.environ.setdefault(f"SJ_{_kind}_CUDA_IMPLEMENTATION", "torch")
+    # It goes on with torch's operations when this import fails. To ask for those by its variable
+    # (SJ_LIF_CUDA_IMPLEMENTATION=torch) would have it refuse float64.
+    for _kind in ("lif", "plif"):
+        sys.modules.setdefault(f"spikingjelly._ops.{_kind}.triton", None)  # type: ignore[arg-type]
 
 
 def surrogate(name: str, alpha: float) -> nn.Module:

@@ -11,7 +11,7 @@ from snn_delays import training
 from snn_delays.convolution import by_dft, direct
 from snn_delays.finite import FiniteCheck
 from snn_delays.networks import DelaySNN
-from snn_delays.neurons import lif
+from snn_delays.neurons import kernels_can_be_compiled, lif
 from snn_delays.nn import round_delays
 from snn_delays.runs import RunFolder
 
@@ -49,6 +49,25 @@ def test_both_forms_of_the_convolution_and_their_gradients(blocks):
         torch.testing.assert_close(found, outcomes[0])
 
 
+@pytest.mark.parametrize("words", [{}, {"v_reset": None, "tau": 2.0}, {"learn_tau": True}], ids=str)
+def test_the_kernels_that_train_spike_as_the_cpu_does(words):
+    """In float32: float64, as above, SpikingJelly runs step by step."""
+    torch.manual_seed(0)
+    x = torch.randn(40, 8, 16)
+    found = []
+    for device in ("cpu", "cuda"):
+        node = lif(**{"tau": 1.05, **words}).to(device)
+        leaf = x.to(device, copy=True).requires_grad_()
+        spikes = node(leaf)
+        (gradient,) = torch.autograd.grad(spikes.sum(), leaf)
+        found.append((spikes.cpu(), gradient.cpu()))
+    (expected, expected_gradient), (spikes, gradient) = found
+    assert torch.equal(spikes, expected)
+    assert expected.any()
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+@pytest.mark.skipif(not kernels_can_be_compiled(), reason="no C compiler for Triton here")
 def test_spikingjelly_runs_its_own_kernels_over_a_whole_sequence():
     """One kernel, not one a step: as many operations for 10 steps as for 40."""
     node = lif(tau=2.0).cuda()

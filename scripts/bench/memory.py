@@ -32,6 +32,7 @@ def main() -> None:
         return
     recipe = load_recipe(options.recipe, parse_overrides(options.set))
     batch = clips(recipe, options.batch)
+    prepared(options)
     differences = check_same(recipe, batch, options.device)
     command = [sys.executable, *sys.argv, "--only"]
     peaks = {
