@@ -1,6 +1,7 @@
 """Atomic file writes: a file appears under its final name whole, or not at all.
 
-Everything the package writes goes through `replacing`.
+Every file the package writes goes through `replacing`, but for downloads and what is unpacked,
+which are renamed when whole.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from snn_delays import data
 from snn_delays.data import cochlea, encoding
 from snn_delays.data.encoding import (
     Recording,
-    _groups,
     encode_recordings,
     encode_to_files,
     find_recordings,
@@ -173,13 +172,6 @@ def test_what_cannot_be_written_is_noticed_before_encoding(folder, tmp_path, mon
     with pytest.raises(DataError, match=r"stray\.wav cannot be written"):
         encode_to_files(folder, folder / "stray.wav" / "ssc.h5")
     assert not [path for path in tmp_path.iterdir() if path.is_file()]
-
-
-def test_recordings_of_one_length_are_encoded_together():
-    lengths = [6000, 12_000, 6000, 18_000, 12_000]
-    order = sorted(range(5), key=lambda index: lengths[index])
-    assert list(_groups(order, lengths)) == [[0, 2], [1, 4], [3]]
-    assert list(_groups([0], [6000])) == [[0]]
 
 
 def test_each_recording_keeps_its_own_spikes_whatever_its_length(tmp_path, monkeypatch):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _UNITS = {"last_spike_s": " s"}
 """Of the facts that `data inspect` shows."""
 
-_FEW_CLIPS = 5000
 _FEW_NAMES = 3
+_FEW_CLIPS = 5000
 """With fewer, a smaller network and batch than the recipe's do."""
 
 app = typer.Typer(no_args_is_help=True, help="Fetch, list, encode, split and inspect data.")

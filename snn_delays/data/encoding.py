@@ -9,11 +9,10 @@ from __future__ import annotations
 import csv
 import os
 import re
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -160,20 +159,20 @@ def encode_recordings(
     """
     lengths = [_checked_length(one.path) for one in recordings]
     spikes: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(recordings)
-    lock = threading.Lock()
 
-    def encode(index: int) -> None:
+    def encode(index: int) -> tuple[np.ndarray, np.ndarray]:
         samples, rate = read_wav(recordings[index].path)
-        spikes[index] = cochlea.encode(samples, rate, np.random.default_rng([seed, index]))
-        with lock:
-            done()
+        return cochlea.encode(samples, rate, np.random.default_rng([seed, index]))
 
     # Neighbours in length share the membrane's transfer function, which takes seconds to compute.
     order = sorted(range(len(recordings)), key=lambda index: lengths[index])
-    for group in _groups(order, lengths):
-        cochlea.prepare(lengths[group[0]])
+    for length, group in groupby(order, key=lengths.__getitem__):
+        cochlea.prepare(length)
+        members = list(group)
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-            list(pool.map(encode, group))
+            for index, found in zip(members, pool.map(encode, members), strict=True):
+                spikes[index] = found
+                done()
     classes = tuple(sorted({one.label for one in recordings}))
     counts = [len(times) for times, _ in spikes]
     return EventStore(
@@ -194,13 +193,6 @@ def _checked_length(path: Path) -> int:
     if len(samples) >= _LONGEST_S * rate:
         raise DataError(f"{path}", f"shorter than {_LONGEST_S} s", f"{len(samples) / rate:.1f} s")
     return cochlea.padded_steps(len(samples), rate)
-
-
-def _groups(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
-    """Runs of equal length, in this order."""
-    cuts = [i for i in range(1, len(order)) if lengths[order[i]] != lengths[order[i - 1]]]
-    for start, end in pairwise([0, *cuts, len(order)]):
-        yield order[start:end]
 
 
 def encode_to_files(
