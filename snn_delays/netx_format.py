@@ -25,13 +25,11 @@ import h5py
 import numpy as np
 
 from snn_delays.atomic import replacing
+from snn_delays.chips import CHIPS
 from snn_delays.errors import SnnDelaysError
 from snn_delays.network_format import LIF, Layer, Network
 
-MAX_DELAY = 62
-MAX_WEIGHT = 127
-MAX_BIAS = 2**12 - 1  # 13 bits, signed; thresholds 17 bits, decays 12: Lava's PyLifModelBitAcc
-MAX_THRESHOLD = 2**17 - 1
+_LIMITS = CHIPS["loihi2"]
 UNITY = 4096  # of a decay
 FINEST = 1 / 64  # of a voltage, in weights
 
@@ -109,7 +107,7 @@ def _registers(index: int, layer: Layer) -> _Registers:
     weight, delay = _one_contact(where, layer)
     scale = _one_scale(where, layer)
     bias = np.rint(layer.bias / scale)
-    threshold = float(MAX_THRESHOLD)  # out of reach
+    threshold = float(_LIMITS.largest_threshold or 0)  # out of reach
     if isinstance(neuron, LIF):
         if neuron.v_reset != 0:
             raise SnnDelaysError(
@@ -118,10 +116,10 @@ def _registers(index: int, layer: Layer) -> _Registers:
         gain = neuron.tau if neuron.decay_input else 1.0  # ours divides the current by tau
         threshold = max(np.rint(neuron.v_threshold * gain / scale - FINEST), 0)
     limits = [
-        ("|weight|", np.abs(weight).max(), MAX_WEIGHT),
-        ("delay", delay.max(), MAX_DELAY),
-        ("|bias| in units of `weight_scale`", np.abs(bias).max(), MAX_BIAS),
-        ("threshold in units of `weight_scale`", threshold, MAX_THRESHOLD),
+        ("|weight|", np.abs(weight).max(), _LIMITS.largest_weight),
+        ("delay", delay.max(), _LIMITS.max_delay),
+        ("|bias| in units of `weight_scale`", np.abs(bias).max(), _LIMITS.largest_bias),
+        ("threshold in units of `weight_scale`", threshold, _LIMITS.largest_threshold),
     ]
     for what, largest, limit in limits:
         if largest > limit:

@@ -19,23 +19,12 @@ from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from snn_delays.checkpoint import load_tensors
+from snn_delays.compare.plan import ARMS
 from snn_delays.compare.results import CellResult, variant_accuracies
 from snn_delays.compare.statistics import Spread, confusion
 from snn_delays.data.variants import Variant
 from snn_delays.plots import layer_title
 from snn_delays.runs import Record
-
-COLOURS = {
-    "none": "#7a7a7a",
-    "matched": "#a0784c",
-    "fixed": "#e08a00",
-    "fixed-matched": "#c4441c",
-    "delays-only": "#00936b",
-    "learned": "#1f5fa8",
-    "axonal": "#b0569a",
-    "dendritic": "#4aa3d8",
-}
-"""The arms' colours; told apart by most colour-blind readers too."""
 
 _PIXELS_PER_INCH = 96
 _STYLE: Any = {
@@ -121,7 +110,7 @@ def arms_picture(results: Sequence[CellResult], chance: float) -> Picture:
     """Mean and interval of each arm, and every seed as a dot below them."""
     figure, axis = _rows(results, chance)
     for row, result in enumerate(results):
-        found, colour = result.rounded, COLOURS[result.cell.arm]
+        found, colour = result.rounded, ARMS[result.cell.arm].colour
         dots = _percent(found.values)
         axis.plot(dots, [row + 0.2] * len(dots), ".", color=colour, alpha=0.45)
         axis.errorbar(
@@ -151,7 +140,7 @@ def cost_picture(results: Sequence[CellResult]) -> Picture:
             xerr=seconds.deviation or 0.0,
             yerr=_whiskers([result.rounded]),
             fmt="o",
-            color=COLOURS[arm],
+            color=ARMS[arm].colour,
             capsize=2,
             label=arm,
         )
@@ -183,7 +172,7 @@ def axis_picture(results: Sequence[CellResult], name: str, where: str) -> Pictur
                 [places[dict(result.cell.setting)[name]] for result in line],
                 _percent([found.mean for found in figures]),
                 yerr=_whiskers(figures),
-                color=COLOURS[arm],
+                color=ARMS[arm].colour,
                 marker="o",
                 markersize=3.5,
                 capsize=2,
@@ -219,8 +208,10 @@ def _curve_picture(histories: dict[str, list[list[Record]]], key: str, label: st
         lines = np.array([[record[key] for record in run] for run in runs])
         lines *= 1 if key == "train_loss" else 100
         epochs = [record["epoch"] for record in runs[0]]
-        axis.plot(epochs, lines.mean(0), color=COLOURS[arm], label=arm)
-        axis.fill_between(epochs, lines.min(0), lines.max(0), color=COLOURS[arm], alpha=0.15, lw=0)
+        axis.plot(epochs, lines.mean(0), color=ARMS[arm].colour, label=arm)
+        axis.fill_between(
+            epochs, lines.min(0), lines.max(0), color=ARMS[arm].colour, alpha=0.15, lw=0
+        )
         words.append(f"{arm} {lines[:, -1].mean():.3g}")
     if key == "train_loss":
         axis.set_yscale("log")
@@ -258,7 +249,7 @@ def _plain_picture(results: Sequence[CellResult], kind: str, chance: float) -> P
     figure, axis = _rows(results, chance)
     words = []
     for row, result in enumerate(results):
-        colour, altered = COLOURS[result.cell.arm], variant_accuracies(result)[Variant(kind)]
+        colour, altered = ARMS[result.cell.arm].colour, variant_accuracies(result)[Variant(kind)]
         means = _percent([result.rounded.mean, altered.mean])
         axis.plot(means, [row, row], color=colour, alpha=0.4)
         axis.plot(means[:1], [row], "o", color=colour, markerfacecolor="white")
@@ -286,7 +277,7 @@ def _robustness_picture(
             [0.0, *curve],
             [100 * point.mean for point in points],
             yerr=_whiskers(points),
-            color=COLOURS[arm],
+            color=ARMS[arm].colour,
             marker="o",
             markersize=3.5,
             capsize=2,
@@ -333,7 +324,7 @@ def _histograms(result: CellResult, layers: dict[str, list[NDArray[Any]]]) -> Pi
     edges = np.arange(longest + 2) - 0.5
     figure, panels = _panels(len(layers))
     for axis, (name, (before, after)) in zip(panels, layers.items(), strict=False):
-        axis.hist(np.rint(after), edges, color=COLOURS[result.cell.arm], label="after")
+        axis.hist(np.rint(after), edges, color=ARMS[result.cell.arm].colour, label="after")
         axis.hist(np.rint(before), edges, histtype="step", color="#333333", lw=1, label="before")
         axis.set(title=name, xlabel="delay (steps)")
         axis.tick_params(labelsize=8)
@@ -354,7 +345,7 @@ def _moves(result: CellResult, layers: dict[str, list[NDArray[Any]]]) -> Picture
     edges = np.linspace(-longest, longest, 4 * min(longest, 20) + 2) if longest else [-0.5, 0.5]
     figure, panels = _panels(len(layers))
     for axis, (name, (before, after)) in zip(panels, layers.items(), strict=False):
-        axis.hist(after - before, edges, color=COLOURS[result.cell.arm])
+        axis.hist(after - before, edges, color=ARMS[result.cell.arm].colour)
         axis.axvline(0, color="#333333", lw=0.8)
         axis.set(title=name, xlabel="move (steps)")
         axis.tick_params(labelsize=8)

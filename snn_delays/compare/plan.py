@@ -30,6 +30,8 @@ class Arm:
 
     Attributes:
         meaning: in a few words.
+        phrase: as the subject of a sentence.
+        colour: in pictures; the arms' are told apart by most colour-blind readers too.
         delays, granularity, learn_weights: the recipe fields that make the arm; all others are the
             study's.
         matched: whether its hidden layers are widened until it has as many trainable parameters as
@@ -37,6 +39,8 @@ class Arm:
     """
 
     meaning: str
+    phrase: str
+    colour: str
     delays: str
     granularity: str = "synaptic"
     learn_weights: bool = True
@@ -50,18 +54,44 @@ class Arm:
 _ARM_FIELDS = ("delays", "granularity", "learn_weights")
 
 ARMS: dict[str, Arm] = {
-    "none": Arm("no delays", "none"),
-    "matched": Arm("no delays, wider: as many parameters as learned", "none", matched=True),
-    "fixed": Arm("random delays, not learned", "fixed"),
+    "none": Arm("no delays", "no delays", "#7a7a7a", "none"),
+    "matched": Arm(
+        "no delays, wider: as many parameters as learned",
+        "a wider network without delays",
+        "#a0784c",
+        "none",
+        matched=True,
+    ),
+    "fixed": Arm("random delays, not learned", "fixed random delays", "#e08a00", "fixed"),
     "fixed-matched": Arm(
-        "random delays, wider: as many parameters as learned", "fixed", matched=True
+        "random delays, wider: as many parameters as learned",
+        "a wider network with fixed random delays",
+        "#c4441c",
+        "fixed",
+        matched=True,
     ),
     "delays-only": Arm(
-        "delays learned; weights, norms and biases stay as drawn", "learned", learn_weights=False
+        "delays learned; weights, norms and biases stay as drawn",
+        "learned delays over frozen weights",
+        "#00936b",
+        "learned",
+        learn_weights=False,
     ),
-    "learned": Arm("a learned delay for every synapse", "learned"),
-    "axonal": Arm("a learned delay for every input", "learned", "axonal"),
-    "dendritic": Arm("a learned delay for every output", "learned", "dendritic"),
+    "learned": Arm("a learned delay for every synapse", "learned delays", "#1f5fa8", "learned"),
+    "axonal": Arm(
+        "a learned delay for every input",
+        "learned delays per input",
+        "#b0569a",
+        "learned",
+        "axonal",
+    ),
+    "dendritic": Arm(
+        "a learned delay for every output",
+        "learned delays per output",
+        "#4aa3d8",
+        "learned",
+        "dendritic",
+    ),
 }
 """The arms by name, from the least to the most that can be learned."""
 

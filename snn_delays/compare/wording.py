@@ -5,20 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from snn_delays.compare.jobs import Setting
+from snn_delays.compare.plan import ARMS
 from snn_delays.compare.results import CellResult, Comparison, Results
 from snn_delays.compare.statistics import Spread, seeds_for
 from snn_delays.config import Recipe, changes, load_recipe
 
-_NAMES = {
-    "none": "no delays",
-    "matched": "a wider network without delays",
-    "fixed": "fixed random delays",
-    "fixed-matched": "a wider network with fixed random delays",
-    "delays-only": "learned delays over frozen weights",
-    "learned": "learned delays",
-    "axonal": "learned delays per input",
-    "dendritic": "learned delays per output",
-}
 _SIGNIFICANT = 0.05
 
 
@@ -98,7 +89,7 @@ def verdict(results: Results, setting: Setting) -> str:
     seeds = len(figure.values)
     known = f"{seeds} seeds, 95 % interval {interval(figure)}" if seeds > 1 else "one seed"
     where = f"At {setting_text(setting)}, " if setting else ""
-    subject = _NAMES[asked.cell.arm]
+    subject = ARMS[asked.cell.arm].phrase
     subject = subject if where else subject[0].upper() + subject[1:]
     verb = "answers" if " network " in subject else "answer"
     sentence = (
@@ -131,7 +122,7 @@ def _against(comparison: Comparison, asked: CellResult) -> str:
     """`46.8 points more than fixed random delays (45.0 to 48.6, p = 0.02)`."""
     figure = comparison.difference.spread
     more = "more" if comparison.first is asked else "less"
-    other = _NAMES[_other(comparison, asked).cell.arm]
+    other = ARMS[_other(comparison, asked).cell.arm].phrase
     words = f"{points(figure.mean)} points {more} than {other}"
     if figure.interval is None or comparison.corrected is None:
         return words
