@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny import FLAGS, tiny_recipe
 
 from snn_delays.assembly import load_split, load_trained
-from snn_delays.cli.runners import EngineName, choose_workforce
+from snn_delays.cli.runners import choose_workforce
 from snn_delays.compare.jobs import Job
 from snn_delays.compare.on_ray import cluster_cores, pack, run_on_ray, unpack
 from snn_delays.errors import RunError, SnnDelaysError
@@ -205,7 +205,7 @@ def test_a_damaged_archive_changes_nothing(tmp_path):
 def test_the_cluster_that_is_named_is_asked_and_used(monkeypatch):
     cores = {"head:6379": 12, None: 2}
     monkeypatch.setattr("snn_delays.compare.on_ray.cluster_cores", cores.get)
-    chosen = choose_workforce(EngineName.ray, "head:6379", None, "auto", 20)
+    chosen = choose_workforce("ray", "head:6379", None, "auto", 20)
     assert (chosen.workers, chosen.threads) == (12, 1)
     assert chosen.runner.keywords == {"address": "head:6379", "threads": 1}
-    assert choose_workforce(EngineName.ray, "head:6379", None, "auto", 3).workers == 3
+    assert choose_workforce("ray", "head:6379", None, "auto", 3).workers == 3

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from tiny import tiny_recipe
 
-from snn_delays.cli.runners import EngineName, choose_workforce
+from snn_delays.cli.runners import choose_workforce
 from snn_delays.compare.jobs import Job, finished_summary, run_job
 from snn_delays.compare.workers import run_locally
 from snn_delays.errors import RunError, SnnDelaysError
@@ -83,6 +83,6 @@ def test_at_least_one_worker_and_thread():
 def test_cores_are_shared_between_the_runs(monkeypatch, device, workers, jobs, expected):
     monkeypatch.setattr("snn_delays.devices.check_device", lambda name: name)
     monkeypatch.setattr("snn_delays.threads.core_count", lambda: 8)
-    chosen = choose_workforce(EngineName.local, None, workers, device, jobs)
+    chosen = choose_workforce("local", None, workers, device, jobs)
     assert (chosen.workers, chosen.threads) == expected
     assert chosen.runner.keywords == {"workers": expected[0], "threads": expected[1]}

@@ -86,7 +86,7 @@ def compare_command(
     out: OutOption = None,
     resume: ResumeOption = False,
     workers: WorkersOption = None,
-    engine: EngineOption = EngineName.local,
+    engine: EngineOption = "local",
     address: AddressOption = None,
     device: opt.DeviceOption = "auto",
     protocol: opt.ProtocolOption = None,

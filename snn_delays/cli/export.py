@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -20,30 +19,10 @@ if TYPE_CHECKING:
     from snn_delays.network_format import Network
 
 
-class TargetName(StrEnum):
-    """Chips that a network can be checked against."""
+Target = Literal["generic", "loihi2", "spinnaker1"]
+Format = Literal["json", "nir", "netx"]
 
-    generic = "generic"
-    loihi2 = "loihi2"
-    spinnaker1 = "spinnaker1"
-
-
-class ScaleName(StrEnum):
-    """What shares one weight scale."""
-
-    output = "output"
-    layer = "layer"
-
-
-class FormatName(StrEnum):
-    """What a network can be written as."""
-
-    json = "json"
-    nir = "nir"
-    netx = "netx"
-
-
-SUFFIXES = {FormatName.json: ".json", FormatName.nir: ".nir", FormatName.netx: ".net"}
+SUFFIXES: dict[Format, str] = {"json": ".json", "nir": ".nir", "netx": ".net"}
 
 SourceArgument = Annotated[
     Path | None,
@@ -58,7 +37,7 @@ OutputOption = Annotated[
     ),
 ]
 ToOption = Annotated[
-    FormatName | None,
+    Format | None,
     typer.Option(
         "--to",
         help="json (network.json), nir (extra `nir`), or netx (Lava's HDF5, for loihi2). "
@@ -66,7 +45,7 @@ ToOption = Annotated[
     ),
 ]
 TargetOption = Annotated[
-    TargetName | None,
+    Target | None,
     typer.Option("--target", help="Check a chip's limits on delays, weights and neurons first."),
 ]
 FitOption = Annotated[
@@ -88,7 +67,7 @@ MaxDelayOption = Annotated[
     int | None, typer.Option("--max-delay", help="Largest delay. Default: the target's.")
 ]
 ScaleOption = Annotated[
-    ScaleName | None,
+    Literal["output", "layer"] | None,
     typer.Option("--scale", help="What shares one weight scale. Default: output; netx: layer."),
 ]
 SchemaOption = Annotated[
@@ -137,10 +116,9 @@ def export_command(
     if target is not None:
         from snn_delays import chips
 
-        scale_of: ScaleOf = "layer" if to is FormatName.netx else "output"
-        chip = chips.chip(target.value, weight_bits, max_delay)
-        own_scale: ScaleOf = scale.value if scale else scale_of
-        network = _checked(network, chip, fit, delay_step, own_scale)
+        scale_of: ScaleOf = "layer" if to == "netx" else "output"
+        chip = chips.chip(target, weight_bits, max_delay)
+        network = _checked(network, chip, fit, delay_step, scale or scale_of)
     network = _write(network, path, to)
     _say_what(network, path)
     _say_what_differs(network, to, target if fit else None)
@@ -161,19 +139,19 @@ def _write_schema(output: Path | None) -> None:
         console().print(f"{escape(str(output))}: the JSON Schema of network.json")
 
 
-def _format_of(output: Path | None) -> FormatName:
+def _format_of(output: Path | None) -> Format:
     """The format that the file's name ends in, or json."""
     suffix = "" if output is None else output.suffix
-    return next((to for to, ending in SUFFIXES.items() if ending == suffix), FormatName.json)
+    return next((to for to, ending in SUFFIXES.items() if ending == suffix), "json")
 
 
-def _target_of(to: FormatName, target: TargetName | None) -> TargetName | None:
+def _target_of(to: Format, target: Target | None) -> Target | None:
     """The chip to check; netx is Loihi 2's."""
-    if to is not FormatName.netx:
+    if to != "netx":
         return target
-    if target not in (None, TargetName.loihi2):
-        raise SnnDelaysError("--target", "loihi2 for netx, which is Lava's format", target.value)
-    return TargetName.loihi2
+    if target not in (None, "loihi2"):
+        raise SnnDelaysError("--target", "loihi2 for netx, which is Lava's format", target)
+    return "loihi2"
 
 
 def _read(source: Path) -> tuple[Network, Recipe | None]:
@@ -183,7 +161,7 @@ def _read(source: Path) -> tuple[Network, Recipe | None]:
             from snn_delays.nir_format import load_nir
 
             return load_nir(source), None
-        if source.suffix == SUFFIXES[FormatName.netx]:
+        if source.suffix == SUFFIXES["netx"]:
             raise SnnDelaysError(
                 f"{source} is a netx file by its name, which cannot be read back",
                 remedy="Export from the run or its network.json.",
@@ -199,10 +177,10 @@ def _read(source: Path) -> tuple[Network, Recipe | None]:
     return run_network(folder), folder.recipe()
 
 
-def _default_output(source: Path, to: FormatName, target: TargetName | None) -> Path:
+def _default_output(source: Path, to: Format, target: Target | None) -> Path:
     if not source.is_dir():
         raise SnnDelaysError("--output is needed where the source is a file, not a run folder")
-    name = "network" if target is None else f"network-{target.value}"
+    name = "network" if target is None else f"network-{target}"
     return source / f"{name}{SUFFIXES[to]}"
 
 
@@ -244,13 +222,13 @@ def _checked(
     return network
 
 
-def _write(network: Network, path: Path, to: FormatName) -> Network:
+def _write(network: Network, path: Path, to: Format) -> Network:
     """Write the file; returns the network that it holds (netx rounds bias, threshold and leak)."""
-    if to is FormatName.nir:
+    if to == "nir":
         from snn_delays.nir_format import save_nir
 
         save_nir(network, path)
-    elif to is FormatName.netx:
+    elif to == "netx":
         from snn_delays.netx_format import netx_network, save_netx
 
         network = netx_network(network)
@@ -271,9 +249,9 @@ def _say_what(network: Network, path: Path) -> None:
     )
 
 
-def _say_what_differs(network: Network, to: FormatName, fitted_to: TargetName | None) -> None:
+def _say_what_differs(network: Network, to: Format, fitted_to: Target | None) -> None:
     """What another reader, or another format of the same export, would make of the network."""
-    if to is FormatName.nir:
+    if to == "nir":
         console().print(
             "NIR spikes above the threshold, not at it: it is written one float64 step lower, which"
             " means the same; a reader that casts to float32 may lose exact ties."
@@ -282,7 +260,7 @@ def _say_what_differs(network: Network, to: FormatName, fitted_to: TargetName | 
         layer.weight_scale is not None and len(set(layer.weight_scale.tolist())) > 1
         for layer in network.layers
     )
-    if fitted_to is TargetName.loihi2 and (several or to is FormatName.netx):
+    if fitted_to == "loihi2" and (several or to == "netx"):
         console().print(
             "A network.json has a weight scale for each output, a netx file one for each layer"
             " (as --scale layer; integers of few bits with several scales become 8-bit ones) and a"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from snn_delays.errors import SnnDelaysError
 
@@ -13,11 +12,7 @@ if TYPE_CHECKING:
     from snn_delays.compare.jobs import Runner
 
 
-class EngineName(StrEnum):
-    """Engines by name."""
-
-    local = "local"
-    ray = "ray"
+EngineName = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ def choose_workforce(
     from snn_delays.devices import check_device
     from snn_delays.threads import core_count
 
-    if name == EngineName.ray:
+    if name == "ray":
         from snn_delays.compare.on_ray import cluster_cores, run_on_ray
 
         if workers is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,18 +15,11 @@ if TYPE_CHECKING:
     from snn_delays.verify import Report
 
 
-class SimulatorName(StrEnum):
-    """Simulators that can build a network.json."""
-
-    nest = "nest"
-    brian2 = "brian2"
-
-
 def verify_command(
     network: opt.NetworkArgument,
     data: opt.ClipsArgument,
     simulator: Annotated[
-        SimulatorName, typer.Option("--with", help="The simulator (extra `verify`).")
+        Literal["nest", "brian2"], typer.Option("--with", help="The simulator (extra `verify`).")
     ],
     clips: Annotated[
         int, typer.Option("--clips", min=1, help="Compare at most so many, the file's first.")
@@ -43,7 +35,7 @@ def verify_command(
     from snn_delays.verify import verify
 
     net = Network.load(network)
-    report = verify(net, first_clips(data, net, clips), simulator.value)
+    report = verify(net, first_clips(data, net, clips), simulator)
     output = console()
     output.print(_table(report))
     output.print(
