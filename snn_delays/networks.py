@@ -71,8 +71,9 @@ class DelayBlock(nn.Module):
         """
         current = unshortened(self.synapses(x, steps))
         keep = self._keep(current, share)
-        lif = neurons.fused_constants(self.neuron)
-        if lif is not None and fused.knows(self.norm, current, share):
+        known = fused.knows(self.norm, current, share)  # first, as on a GPU it never does
+        lif = neurons.fused_constants(self.neuron) if known else None
+        if lif is not None:
             return fused.norm_lif_dropout(current, self.norm, lif, keep, share)
         neurons.reset(self.neuron)
         spikes = self.neuron(self._normalised(current, share))
