@@ -71,7 +71,7 @@ class DelayBlock(nn.Module):
         """
         current = unshortened(self.synapses(x, steps))
         keep = self._keep(current, share)
-        known = fused.knows(self.norm, current, share)  # first, as on a GPU it never does
+        known = fused.knows(self.norm, current, share)  # False on a GPU
         lif = neurons.fused_constants(self.neuron) if known else None
         if lif is not None:
             return fused.norm_lif_dropout(current, self.norm, lif, keep, share)

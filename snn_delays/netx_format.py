@@ -30,7 +30,9 @@ from snn_delays.errors import SnnDelaysError
 from snn_delays.network_format import LIF, Layer, Network
 
 _LIMITS = CHIPS["loihi2"]
-UNITY = 4096  # of a decay
+assert _LIMITS.largest_threshold is not None
+_LARGEST_THRESHOLD = _LIMITS.largest_threshold
+UNITY = 4096  # of a decay, 12 bits: PyLifModelBitAcc in lava.proc.lif.models
 FINEST = 1 / 64  # of a voltage, in weights
 
 
@@ -107,7 +109,7 @@ def _registers(index: int, layer: Layer) -> _Registers:
     weight, delay = _one_contact(where, layer)
     scale = _one_scale(where, layer)
     bias = np.rint(layer.bias / scale)
-    threshold = float(_LIMITS.largest_threshold or 0)  # out of reach
+    threshold = float(_LARGEST_THRESHOLD)  # out of reach
     if isinstance(neuron, LIF):
         if neuron.v_reset != 0:
             raise SnnDelaysError(
@@ -119,7 +121,7 @@ def _registers(index: int, layer: Layer) -> _Registers:
         ("|weight|", np.abs(weight).max(), _LIMITS.largest_weight),
         ("delay", delay.max(), _LIMITS.max_delay),
         ("|bias| in units of `weight_scale`", np.abs(bias).max(), _LIMITS.largest_bias),
-        ("threshold in units of `weight_scale`", threshold, _LIMITS.largest_threshold),
+        ("threshold in units of `weight_scale`", threshold, _LARGEST_THRESHOLD),
     ]
     for what, largest, limit in limits:
         if largest > limit:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -167,15 +165,3 @@ def test_more_steps_than_35_minutes_are_refused():
     SpikeDataset(random_store(), [0], **OPTIONS | {"steps": 214_700})
     with pytest.raises(DataError, match="`steps` must be at most 214700, which last 35 minutes"):
         SpikeDataset(random_store(), [0], **OPTIONS | {"steps": 214_701})
-
-
-def test_a_worker_is_sent_the_events_once():
-    units = np.random.default_rng(0).integers(0, 10, 20_000)
-    store = store_of([[(step, int(unit)) for step, unit in enumerate(units)]])
-    dataset = SpikeDataset(store, [0, 0], **OPTIONS, name="sent")
-    sent = pickle.dumps(dataset)
-    assert len(sent) < 1.2 * (store.times_us.nbytes + store.units.nbytes)
-    received, every = pickle.loads(sent), torch.arange(2)
-    assert torch.equal(received.batch(every)[0], dataset.batch(every)[0])
-    assert received.name == "sent"
-    assert received.batch(every)[0].any()

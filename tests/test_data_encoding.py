@@ -175,12 +175,12 @@ def test_what_cannot_be_written_is_noticed_before_encoding(folder, tmp_path, mon
 
 
 def test_each_recording_keeps_its_own_spikes_whatever_its_length(tmp_path, monkeypatch):
-    """Longer ones are encoded later, and yet are where they were listed."""
-    seconds = {"a": 0.9, "b": 0.1, "c": 0.5}
+    """Those of one length are encoded together, and yet all are where they were listed."""
+    seconds, prepared = {"a": 0.9, "b": 0.1, "c": 0.5, "d": 0.1}, []
     for word, length in seconds.items():
         (tmp_path / word).mkdir()
         soundfile.write(tmp_path / word / "0.wav", np.full(round(16_000 * length), 0.1), 16_000)
-    monkeypatch.setattr(cochlea, "prepare", lambda steps: None)
+    monkeypatch.setattr(cochlea, "prepare", prepared.append)
 
     def as_long(samples, rate, rng):
         count = len(samples) // 160
@@ -188,5 +188,6 @@ def test_each_recording_keeps_its_own_spikes_whatever_its_length(tmp_path, monke
 
     monkeypatch.setattr(cochlea, "encode", as_long)
     store = encode_recordings(find_recordings(tmp_path), workers=2)
-    assert [store.classes[label] for label in store.labels] == ["a", "b", "c"]
-    assert np.diff(store.offsets).tolist() == [90, 10, 50]
+    assert [store.classes[label] for label in store.labels] == ["a", "b", "c", "d"]
+    assert np.diff(store.offsets).tolist() == [90, 10, 50, 10]
+    assert prepared == sorted(set(prepared))

@@ -59,12 +59,12 @@ def test_the_kernels_that_train_spike_as_the_cpu_does(words):
         node = lif(**{"tau": 1.05, **words}).to(device)
         leaf = x.to(device, copy=True).requires_grad_()
         spikes = node(leaf)
-        (gradient,) = torch.autograd.grad(spikes.sum(), leaf)
-        found.append((spikes.cpu(), gradient.cpu()))
-    (expected, expected_gradient), (spikes, gradient) = found
+        gradients = torch.autograd.grad(spikes.sum(), [leaf, *node.parameters()])
+        found.append((spikes.cpu(), [g.cpu() for g in gradients]))
+    (expected, expected_gradients), (spikes, gradients) = found
     assert torch.equal(spikes, expected)
     assert expected.any()
-    torch.testing.assert_close(gradient, expected_gradient)
+    torch.testing.assert_close(gradients, expected_gradients)
 
 
 @pytest.mark.skipif(not kernels_can_be_compiled(), reason="no C compiler for Triton here")

@@ -165,7 +165,6 @@ class SpikeDataset(ClipDataset):
     """
 
     _tensors = ("_clips", "_times_us", "_units", "_offsets")
-    _HELD = ("_times_us", "_units", "_offsets", "_lengths")  # made from the store
 
     def __init__(
         self,
@@ -206,24 +205,6 @@ class SpikeDataset(ClipDataset):
         self._units = torch.from_numpy(store.units)
         self._offsets = torch.from_numpy(store.offsets)
         self._lengths = torch.from_numpy(np.diff(store.offsets))[self._clips]  # stays on the CPU
-
-    def __copy__(self) -> Self:
-        """A copy with the same tensors."""
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        return other
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What workers of a `DataLoader` are sent: the events once, not as tensors as well."""
-        if self.labels.device.type != "cpu":
-            return self.__dict__
-        return {k: v for k, v in self.__dict__.items() if k not in self._HELD}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make tensors of the events again."""
-        self.__dict__.update(state)
-        if "_times_us" not in state:
-            self._hold(self._store, self._clips.numpy())
 
     def _keep_own(self) -> None:
         clips, every = self._clips.cpu().numpy(), np.arange(len(self._store))
