@@ -20,7 +20,7 @@ from snn_delays.assembly import load_held_out
 from snn_delays.atomic import write_json
 from snn_delays.compare.plan import load_study
 from snn_delays.compare.results import Results, load_results
-from snn_delays.compare.wording import seeds_text, split_name
+from snn_delays.compare.wording import seeds_text
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers
 from snn_delays.plots import layer_title, raster, save_figure
@@ -97,10 +97,9 @@ def arms(results: Results, chance: float, about: str) -> tuple[Figure, str]:
     axis.text(len(names) - 0.5, 100 * chance + 1.5, "chance", ha="right")
     axis.set_xticks(range(len(names)), names)
     axis.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 104))
-    split = split_name(results)
-    axis.set_ylabel(f"{split} accuracy,\ninteger delays (%)")
+    axis.set_ylabel(f"{results.split} accuracy,\ninteger delays (%)")
     accuracies = f"{', '.join(words)}; mean, 95 % interval for other seeds and clips"
-    return figure, f"Accuracy on {split} with integer delays: {accuracies} ({about})."
+    return figure, f"Accuracy on {results.split} with integer delays: {accuracies} ({about})."
 
 
 @torch.no_grad()

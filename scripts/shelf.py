@@ -18,7 +18,7 @@ from snn_delays.atomic import write_bytes, write_text
 from snn_delays.compare.plan import Study, load_study
 from snn_delays.compare.results import CellResult, Results, load_results
 from snn_delays.compare.sections import class_names
-from snn_delays.compare.wording import interval, percent, recipe_text, split_name
+from snn_delays.compare.wording import interval, percent, recipe_text
 from snn_delays.data import cochlea
 from snn_delays.engine import Network
 from snn_delays.plots import layer_title
@@ -103,7 +103,7 @@ def sounds(network: Network) -> NDArray[np.float32]:
 def card(result: CellResult, study: Study, results: Results, about: str) -> str:
     """What the network is, how good, and how to have it again; Markdown."""
     recipe = result.cell.recipe
-    summary, split, found = result.summaries[recipe.seed], split_name(results), result.rounded
+    summary, split, found = result.summaries[recipe.seed], results.split, result.rounded
     seeds = ", ".join(map(str, result.summaries))
     each = ", ".join(percent(value) for value in found.values)
     how = "answered once; valid chose the epoch"

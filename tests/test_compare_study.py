@@ -40,7 +40,7 @@ def test_every_run_is_a_line_of_the_results(study):
 def test_cells_hold_their_runs_and_differ_by_paired_seeds(study):
     cells, _, outcome, _ = study
     results = collect(cells, outcome.finished)
-    assert results.metric == "test_accuracy"
+    assert results.split == "test"
     for result in results.cells:
         assert list(result.summaries) == [0, 1]
         own = [s["test_accuracy"] for j, s in outcome.finished if j.arm == result.cell.arm]
@@ -167,7 +167,7 @@ def test_without_test_data_valid_is_compared(study):
     cells, _, outcome, _ = study
     without = {"test_accuracy": None, "valid_clips": 960}  # as if valid were what they answered
     finished = [(job, {**s, **without}) for job, s in outcome.finished]
-    assert collect(cells, finished).metric == "valid_accuracy"
+    assert collect(cells, finished).split == "valid"
     finished = [(job, {**s, "test_accuracy": None}) for job, s in outcome.finished]
     with pytest.raises(RunError, match="holds answers to other clips than those of valid"):
         collect(cells, finished)

@@ -19,18 +19,18 @@ from snn_delays.compare.wording import (
 from snn_delays.config import load_recipe
 
 
-def results_of(accuracies, setting=(), metric="test_accuracy", recipe=None, **facts):
+def results_of(accuracies, setting=(), split="test", recipe=None, **facts):
     """Results with these accuracies of each arm on a thousand clips, without runs."""
     cells = [
         CellResult(
             Cell(arm, setting, recipe or tiny_recipe(name="tiny", epochs=4), 10, 5),
             {},
-            {seed: {metric: a, "protocol": "valid", **facts} for seed, a in enumerate(values)},
+            {seed: {"protocol": "valid", **facts} for seed in range(len(values))},
             {seed: answers_of(a) for seed, a in enumerate(values)},
         )
         for arm, values in accuracies.items()
     ]
-    return Results(metric, cells)
+    return Results(split, cells)
 
 
 def answers_of(accuracy):
@@ -152,7 +152,7 @@ def test_figures_have_a_true_minus_and_no_negative_zero():
 
 
 def test_weak_protocols_and_missing_runs_are_warned_of():
-    valid = results_of({"none": [0.1] * 10, "learned": [0.8] * 9}, metric="valid_accuracy")
+    valid = results_of({"none": [0.1] * 10, "learned": [0.8] * 9}, split="valid")
     text = " ".join(warnings(valid))
     assert "also chose the epoch" in text
     assert "Some runs are missing" in text
@@ -170,7 +170,7 @@ def test_every_setting_has_its_own_verdict_and_the_better_arm_is_named_first():
         "learned": [0.8 + k for k in ten],
     }
     high = results_of(arms, (("tau", "2"),))
-    both = Results("test_accuracy", [*low.cells, *high.cells])
+    both = Results("test", [*low.cells, *high.cells])
     assert verdict(both, ()).startswith("Learned delays answer 49.5 %")
     words = verdict(both, (("tau", "2"),))
     assert words.startswith("At tau=2, learned delays answer 80.5 % of the test clips right")

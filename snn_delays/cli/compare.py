@@ -310,9 +310,8 @@ def _print_table(results: Results, seeds: int, output: Any) -> None:
 
     from snn_delays.compare.wording import interval, points, seeds_text
 
-    metric = results.metric.replace("_", " ")
     axes = [name for name, _ in results.cells[0].cell.setting]
-    title = f"{metric} in percent, integer delays, {seeds_text(seeds)}"
+    title = f"{results.split} accuracy in percent, integer delays, {seeds_text(seeds)}"
     table = Table("delays", *axes, title=title)
     table.add_column("mean", justify="right")
     table.add_column("95 % interval", justify="right")

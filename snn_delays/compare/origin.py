@@ -98,7 +98,7 @@ _PROTOCOLS = {
 
 
 def _protocol_text(name: str, results: Results) -> str:
-    if results.metric == "valid_accuracy":
+    if results.split == "valid":
         return f"{_PROTOCOLS[name]}. There was no test data: the figures are those of valid."
     if name == "paper":
         return f"{_PROTOCOLS[name]}."

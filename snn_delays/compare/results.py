@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,12 +106,12 @@ class Results:
     """All cells with at least one finished run.
 
     Attributes:
-        metric: `test_accuracy`, or `valid_accuracy` where there is no test data; then the data that
-            are compared also chose the epoch.
+        split: whose clips are compared; `valid` where there is no test data, and then they also
+            chose the epoch.
         cells: in the order of the plan.
     """
 
-    metric: str
+    split: Literal["test", "valid"]
     cells: list[CellResult]
 
     def settings(self) -> list[Setting]:
@@ -144,7 +145,6 @@ def collect(cells: Sequence[Cell], finished: Sequence[tuple[Job, Record]]) -> Re
     if not finished:
         raise RunError("No run of the study is finished, so there is nothing to compare")
     untested = [job for job, summary in finished if summary["test_accuracy"] is None]
-    tested = not untested
     if 0 < len(untested) < len(finished):
         raise RunError(
             f"Test data came or went: {len(untested)} of {len(finished)} runs were not tested",
@@ -152,7 +152,6 @@ def collect(cells: Sequence[Cell], finished: Sequence[tuple[Job, Record]]) -> Re
             "in place: snn-delays compare --resume. "
             f"Not tested: {', '.join(job.folder.name for job in untested)}.",
         )
-    metric = "test_accuracy" if tested else "valid_accuracy"
     results = []
     for cell in cells:
         own = [(j, s) for j, s in finished if (j.arm, j.setting) == (cell.arm, cell.setting)]
@@ -161,10 +160,10 @@ def collect(cells: Sequence[Cell], finished: Sequence[tuple[Job, Record]]) -> Re
             summaries = {job.recipe.seed: summary for job, summary in own}
             answers = {seed: read_answers(folder) for seed, folder in folders.items()}
             results.append(CellResult(cell, folders, summaries, answers))
-    found = Results(metric, results)
+    found = Results("valid" if untested else "test", results)
     for setting in found.settings():
         _check_files(found.at(setting))
-        _check_clips(found.at(setting), metric.removesuffix("_accuracy"))
+        _check_clips(found.at(setting), found.split)
     return found
 
 

@@ -25,7 +25,6 @@ from snn_delays.compare.wording import (
     points,
     setting_text,
     signed,
-    split_name,
 )
 from snn_delays.errors import SnnDelaysError
 
@@ -76,7 +75,7 @@ def overview(results: Results) -> Section:
     return Section(
         "Results",
         [
-            f"Accuracy on the {split_name(results)} clips with integer delays, over seeds, in "
+            f"Accuracy on the {results.split} clips with integer delays, over seeds, in "
             "percent. Every arm of a seed shares split, order of clips, readout window, epochs, "
             "protocol, and initial weights where their shapes allow. Intervals are for other seeds "
             "and other clips of the same speakers; the deviation is that of seeds.",

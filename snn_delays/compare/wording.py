@@ -44,11 +44,6 @@ def p_text(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
-def split_name(results: Results) -> str:
-    """The clips that are compared: `test` or `valid`."""
-    return results.metric.removesuffix("_accuracy")
-
-
 def seeds_text(seeds: int) -> str:
     """`1 seed`, `10 seeds`."""
     return "1 seed" if seeds == 1 else f"{seeds} seeds"
@@ -93,7 +88,7 @@ def verdict(results: Results, setting: Setting) -> str:
     subject = subject if where else subject[0].upper() + subject[1:]
     verb = "answers" if " network " in subject else "answer"
     sentence = (
-        f"{where}{subject} {verb} {percent(figure.mean)} of the {split_name(results)} clips right "
+        f"{where}{subject} {verb} {percent(figure.mean)} of the {results.split} clips right "
         f"after {training_text(asked.cell.recipe)} ({known})"
     )
     named = [
@@ -173,7 +168,7 @@ def warnings(results: Results) -> list[str]:
             "An interval without width: all clips were answered alike. It says nothing of how far "
             "from none or all right the truth is."
         )
-    if results.metric == "valid_accuracy":
+    if results.split == "valid":
         found.append(
             "There was no test data. The accuracy is that of valid, the data that also chose the "
             "epoch, so it is too high, for every arm."
