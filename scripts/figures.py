@@ -21,11 +21,10 @@ from snn_delays.atomic import write_json
 from snn_delays.compare.plan import load_study
 from snn_delays.compare.results import Results, load_results
 from snn_delays.compare.wording import seeds_text
+from snn_delays.drawing import BLUE, GREY, ORANGE, save_figure
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers
-from snn_delays.plots import layer_title, raster, save_figure
-
-BLUE, ORANGE, GREY = "#1f5fa8", "#d9730d", "#9a9a9a"
+from snn_delays.plots import layer_title, raster
 
 
 def main() -> None:

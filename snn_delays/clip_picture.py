@@ -11,12 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from snn_delays.drawing import BLUE, ORANGE, PALE, dots
 from snn_delays.engine import Network, Result
 from snn_delays.engine.readout import softmax
 from snn_delays.errors import DataError
 from snn_delays.network_format import Layer
-
-_BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#dddddd"
 
 
 def clip_picture(network: Network, x: np.ndarray, title: str, label: str | None = None) -> Figure:
@@ -42,7 +41,7 @@ def clip_picture(network: Network, x: np.ndarray, title: str, label: str | None 
     figure = Figure(figsize=(13, 2.3 * rows), layout="constrained")
     grid = figure.add_gridspec(rows, 3, width_ratios=[2.4, 1, 1])
     top = figure.add_subplot(grid[0, 0])
-    _raster(top, x, "input channel")
+    dots(top, x, "input channel")
     truth = "" if label is None else f" (true: {label})"
     top.set_title(f"{title}: answer {network.readout.classes[int(result.classes[0])]}{truth}")
     if result.spikes and result.spikes[0].any():
@@ -52,7 +51,7 @@ def clip_picture(network: Network, x: np.ndarray, title: str, label: str | None 
         axis = figure.add_subplot(grid[i + 1, 0], sharex=top)
         name = "readout" if i == rows - 2 else f"hidden layer {i + 1}"
         if i < len(result.spikes):
-            _raster(axis, result.spikes[i][0], f"{name}, neuron")
+            dots(axis, result.spikes[i][0], f"{name}, neuron")
         else:
             _readout(axis, network, result)
         _matrix(figure, figure.add_subplot(grid[i + 1, 1]), layer, f"delays into {name}")
@@ -93,7 +92,7 @@ def meeting(layer: Layer, x: np.ndarray, spikes: np.ndarray) -> tuple[int, int, 
 def _meeting(axis: Any, layer: Layer, x: np.ndarray, spikes: np.ndarray) -> None:
     """Input spikes on their way to `meeting`: sent at the dot, all there at the vertical line."""
     neuron, step, arrivals = meeting(layer, x, spikes)
-    for sign, color, label in ((1, _BLUE, "excites"), (-1, _ORANGE, "inhibits")):
+    for sign, color, label in ((1, BLUE, "excites"), (-1, ORANGE, "inhibits")):
         channel, sent, _ = arrivals[arrivals[:, 2] == sign].T
         axis.hlines(channel, sent, step, color=color, linewidth=1, label=label)
         axis.scatter(sent, channel, s=9, color=color, linewidths=0)
@@ -107,13 +106,6 @@ def _meeting(axis: Any, layer: Layer, x: np.ndarray, spikes: np.ndarray) -> None
     axis.legend(frameon=False, loc="upper left")
 
 
-def _raster(axis: Any, spikes: np.ndarray, label: str) -> None:
-    """One dot for each (step, neuron) with spikes, of `[T, neurons]`."""
-    steps, neurons = np.nonzero(spikes)
-    axis.scatter(steps, neurons, s=3, color="black", linewidths=0)
-    axis.set(ylabel=label, ylim=(-1, spikes.shape[1]))
-
-
 def _readout(axis: Any, network: Network, result: Result) -> None:
     """The last layer over time: softmax of its potentials, or the spikes so far."""
     answer = int(result.classes[0])
@@ -121,9 +113,9 @@ def _readout(axis: Any, network: Network, result: Result) -> None:
         curves, label = result.output[0].cumsum(axis=0), "spikes so far"
     else:
         curves, label = softmax(result.output[0]), "softmax of readout"
-    axis.plot(curves, color=_GREY)
+    axis.plot(curves, color=PALE)
     name = f"{network.readout.classes[answer]}, the answer"
-    axis.plot(curves[:, answer], color=_BLUE, label=name)
+    axis.plot(curves[:, answer], color=BLUE, label=name)
     axis.set(ylabel=label)
     axis.legend(frameon=False, loc="upper left")
 
@@ -150,5 +142,5 @@ def _histogram(axis: Any, layer: Layer) -> None:
     """How many synapses (weight not 0) have each delay."""
     delays = layer.delays[layer.weights != 0]
     counts = np.bincount(delays, minlength=layer.max_delay + 1)
-    axis.bar(np.arange(len(counts)), counts, width=1.0, color=_BLUE)
+    axis.bar(np.arange(len(counts)), counts, width=1.0, color=BLUE)
     axis.set(xlabel="delay (steps)", ylabel="synapses", xlim=(-0.7, layer.max_delay + 0.7))

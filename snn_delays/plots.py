@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,17 +15,15 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from snn_delays.assembly import load_held_out, load_split, load_trained
-from snn_delays.atomic import replacing
 from snn_delays.config import Recipe
 from snn_delays.data import ClipDataset
 from snn_delays.data.variants import UNITS
+from snn_delays.drawing import BLUE, GREY, ORANGE, PALE, dots, save_figure
 from snn_delays.errors import MissingSplitError
 from snn_delays.evaluation import check_data_fits
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers, round_delays
 from snn_delays.runs import Record, RunFolder
-
-_BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#9a9a9a"
 
 
 def plot_run(folder: RunFolder, data_dir: str | Path | None = None) -> list[Path]:
@@ -54,12 +51,6 @@ def _clips(recipe: Recipe, data_dir: str | Path | None) -> ClipDataset:
         return load_split(recipe, "valid", data_dir)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a picture as PNG, atomically."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
-
-
 def variant_curves(
     points: Sequence[tuple[str, float | None, float]], plain: float, chance: float
 ) -> Figure:
@@ -77,12 +68,12 @@ def variant_curves(
     panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
     for axis, (kind, curve) in zip(panels, curves.items(), strict=False):
         strengths, accuracies = zip(*curve, strict=True)
-        axis.plot(strengths, [100 * a for a in accuracies], "o-", color=_BLUE)
+        axis.plot(strengths, [100 * a for a in accuracies], "o-", color=BLUE)
         axis.set(xlabel=f"{kind} ({UNITS[kind]})")
     if len(bars) > 1:
-        panels[-1].bar(list(bars), [100 * a for a in bars.values()], width=0.6, color=_BLUE)
+        panels[-1].bar(list(bars), [100 * a for a in bars.values()], width=0.6, color=BLUE)
     for axis in panels:
-        axis.axhline(100 * chance, color=_GREY, linestyle=":", label="chance")
+        axis.axhline(100 * chance, color=GREY, linestyle=":", label="chance")
         axis.set(ylim=(0, 103))
     panels[0].set(ylabel="accuracy (%)")
     panels[0].legend(frameon=False)
@@ -96,7 +87,7 @@ def curves(history: list[Record]) -> Figure:
     epochs = [r["epoch"] for r in history]
     marker = "o" if len(epochs) == 1 else ""  # a line of one point is nothing
     losses = [r["train_loss"] for r in history]
-    loss.plot(epochs, losses, marker=marker, color=_BLUE, label="train loss")
+    loss.plot(epochs, losses, marker=marker, color=BLUE, label="train loss")
     loss.set(xlabel="epoch", ylabel="loss")
     if max(losses) > 10 * min(losses):
         loss.set(yscale="log")
@@ -104,13 +95,13 @@ def curves(history: list[Record]) -> Figure:
             which(FuncFormatter(lambda value, _: f"{value:g}" if _is_plain(value) else ""))
     width = loss.twinx()
     sigmas = [r["sigma"] for r in history]
-    width.plot(epochs, sigmas, marker=marker, color=_GREY, linestyle=":", label="sigma")
+    width.plot(epochs, sigmas, marker=marker, color=GREY, linestyle=":", label="sigma")
     width.set(ylabel="sigma (steps)")
     loss.legend(handles=[*loss.lines, *width.lines], frameon=False)
-    shown = {"train_accuracy": ("train", _GREY, "-")}
+    shown = {"train_accuracy": ("train", GREY, "-")}
     for split in ("valid", "test"):
-        shown[f"{split}_accuracy_live"] = (f"{split}, live", _ORANGE, "--")
-        shown[f"{split}_accuracy"] = (f"{split}, rounded", _BLUE, "-")
+        shown[f"{split}_accuracy_live"] = (f"{split}, live", ORANGE, "--")
+        shown[f"{split}_accuracy"] = (f"{split}, rounded", BLUE, "-")
     for key, (label, color, style) in shown.items():
         if key in history[0]:
             values = [100 * r[key] for r in history]
@@ -135,8 +126,8 @@ def delay_histograms(net: DelaySNN) -> Figure:
     for axis, (name, layer) in zip(axes, layers.items(), strict=True):
         edges = np.arange(layer.max_delay + 2) - 0.5
         for values, color, label in (
-            (layer.start_delay, _GREY, "before"),
-            (layer.delay, _BLUE, "after"),
+            (layer.start_delay, GREY, "before"),
+            (layer.delay, BLUE, "after"),
         ):
             flat = values.detach().round().flatten().numpy()
             axis.hist(flat, edges, histtype="step", color=color, label=label, linewidth=1.4)
@@ -158,26 +149,19 @@ def raster(net: DelaySNN, data: ClipDataset, clip: int, classes: list[str]) -> F
     rows = 2 + len(result.spikes)
     figure = Figure(figsize=(7, 0.4 + 2 * rows), layout="constrained")
     top, *hidden, bottom = figure.subplots(rows, 1, sharex=True)
-    _dots(top, x[:, 0], "input channel")
+    dots(top, x[:, 0].numpy(), "input channel")
     for number, (axis, spikes) in enumerate(zip(hidden, result.spikes, strict=True), 1):
-        _dots(axis, spikes[:, 0], f"hidden layer {number}, neuron")
+        dots(axis, spikes[:, 0].numpy(), f"hidden layer {number}, neuron")
     answer, label = int(result.scores[0].argmax()), int(labels[0])
     potentials = result.potentials[:, 0].softmax(-1)
-    named = {label: (_BLUE, f"{classes[label]}, the true class")}
+    named = {label: (BLUE, f"{classes[label]}, the true class")}
     if answer != label:
-        named[answer] = (_ORANGE, f"{classes[answer]}, the answer")
+        named[answer] = (ORANGE, f"{classes[answer]}, the answer")
     for index in range(len(classes)):
-        color, name = named.get(index, ("#dddddd", None))
+        color, name = named.get(index, (PALE, None))
         bottom.plot(potentials[:, index], color=color, zorder=1 + 2 * (index in named), label=name)
     bottom.legend(frameon=False)
     bottom.set(xlabel="step", ylabel="softmax of readout")
     verdict = "right" if answer == label else f"wrong, it says {classes[answer]}"
     top.set_title(f"{data.name}, clip {clip}: {classes[label]} ({verdict})")
     return figure
-
-
-def _dots(axis: Any, counts: torch.Tensor, label: str) -> None:
-    """A raster: one dot for each step and channel with spikes."""
-    steps, channels = counts.cpu().nonzero(as_tuple=True)
-    axis.scatter(steps, channels, s=2, color="black", linewidths=0)
-    axis.set(ylabel=label, ylim=(-1, counts.shape[1]))

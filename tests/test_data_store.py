@@ -17,10 +17,11 @@ from data_helpers import CHANNELS, CLASSES, assert_same_events, random_store
 from safetensors.numpy import load_file
 
 from snn_delays.data import store as store_module
+from snn_delays.data.cache import cache_folder
 from snn_delays.data.events import SourceFile, join_stores
 from snn_delays.data.hdf5 import write_events
 from snn_delays.data.sources import sidecar
-from snn_delays.data.store import cache_folder, open_store
+from snn_delays.data.store import open_store
 from snn_delays.errors import DataError
 
 
@@ -130,7 +131,7 @@ def test_what_was_left_half_written_goes_after_a_day(source):
 
 def test_unusable_cache_folder(source):
     (source.parent / "cache").write_text("a file is in the way")
-    with pytest.raises(DataError, match="cannot be packed in the cache folder"):
+    with pytest.raises(DataError, match="cannot be written in the cache folder"):
         opened(source)
 
 

@@ -145,7 +145,8 @@ def _evaluate_variants(
     from rich.table import Table
 
     from snn_delays.data.variants import altered
-    from snn_delays.plots import save_figure, variant_curves
+    from snn_delays.drawing import save_figure
+    from snn_delays.plots import variant_curves
 
     accuracies = [score(altered(data, variant, seed)) for variant in variants]
     plain = score(data)

@@ -57,8 +57,8 @@ def plot_command(
 
 
 def _plot_clip(network: Path, data: Path, clip: int, path: Path) -> None:
-    from snn_delays.atomic import replacing
     from snn_delays.clip_picture import clip_picture
+    from snn_delays.drawing import save_figure
     from snn_delays.engine import Network
     from snn_delays.predictions import first_clips, label_of
 
@@ -67,5 +67,4 @@ def _plot_clip(network: Path, data: Path, clip: int, path: Path) -> None:
     if len(clips) <= clip:
         raise DataError("--clip", f"below {len(clips)}, the number of clips in {data}", clip)
     figure = clip_picture(net, clips[clip], f"{data.name}, clip {clip}", label_of(data, net, clip))
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
+    save_figure(figure, path)

@@ -20,8 +20,8 @@ from safetensors.numpy import load_file, save_file
 
 from snn_delays.atomic import replacing
 from snn_delays.data.audio import read_wav
+from snn_delays.data.cache import cache_error, cache_folder
 from snn_delays.data.sources import PARTS
-from snn_delays.data.store import cache_folder
 from snn_delays.errors import DataError, DataWriteError
 
 RATE = 16_000
@@ -142,10 +142,7 @@ def open_frames(
         try:
             _write_frames(folder, clips, features, frames_file, index_file)
         except OSError as error:
-            raise DataWriteError(
-                f"The frames of gsc cannot be written in {frames_file.parent} ({error.strerror})",
-                remedy="Set SNN_DELAYS_CACHE to a folder with room.",
-            ) from error
+            raise cache_error("The frames of gsc", frames_file.parent, error) from error
         frames = _read_frames(frames_file, index_file)
         if frames is None:
             raise DataWriteError(f"{frames_file} cannot be read back", remedy="Is the disk sound?")

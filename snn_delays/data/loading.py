@@ -60,7 +60,7 @@ def load(
         valid_speakers: whole speakers held out of train; the data set's own by default.
         features: of recordings, `mel140` or `published`, see `gsc.log_mel`.
         seed: of the built-in task; other data sets do not use it.
-        cache_dir: where packed stores lie, see `store.cache_folder`.
+        cache_dir: where packed stores lie, see `cache.cache_folder`.
 
     Raises:
         MissingSplitError: the split's file is not below `data_dir`.

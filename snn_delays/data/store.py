@@ -16,18 +16,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from snn_delays.atomic import remove_leftovers, replacing
+from snn_delays.data.cache import cache_error, cache_folder
 from snn_delays.data.events import DTYPES, EventStore, SourceFile
 from snn_delays.data.hdf5 import read_events, unpacked
 from snn_delays.data.sources import fetched_sha256, sidecar
 from snn_delays.errors import DataError, DataWriteError
 
 _STORE_VERSION = 2  # raise it when the meaning of a store changes: old ones are then left unread
-
-
-def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """`cache_dir`, else the environment's `SNN_DELAYS_CACHE`, else `~/.cache/snn-delays`."""
-    chosen = cache_dir or os.environ.get("SNN_DELAYS_CACHE") or "~/.cache/snn-delays"
-    return Path(chosen).expanduser()
 
 
 def open_store(
@@ -47,7 +42,7 @@ def open_store(
     Args:
         channels: number of input channels; a unit beyond it is refused.
         classes: class names in the order of the labels; None takes the file's own.
-        cache_dir: see `cache_folder`.
+        cache_dir: see `cache.cache_folder`.
 
     Raises:
         DataError: the source is missing or bad (see `hdf5.read_events`), or not what was fetched
@@ -68,10 +63,7 @@ def open_store(
             _write_store(packed, key, events)
         except OSError as error:
             if _read_store(packed, key, file) is None:  # else another process was quicker
-                raise DataWriteError(
-                    f"{path.name} cannot be packed in the cache folder {folder} ({error.strerror})",
-                    remedy="Set SNN_DELAYS_CACHE to a folder with room.",
-                ) from error
+                raise cache_error(path.name, folder, error) from error
         store = _read_store(packed, key, file)
         if store is None:
             raise DataWriteError(f"{packed} cannot be read back", remedy="Is the disk sound?")

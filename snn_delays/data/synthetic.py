@@ -32,10 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_delays.atomic import write_bytes, write_text
+from snn_delays.data.cache import cache_error, cache_folder
 from snn_delays.data.events import EventStore, offsets_of
 from snn_delays.data.hdf5 import image
-from snn_delays.data.store import cache_folder
-from snn_delays.errors import DataError, DataWriteError
+from snn_delays.errors import DataError
 
 _GENERATOR_VERSION = 1  # raise it when the same parameters would give other spikes
 
@@ -217,10 +217,7 @@ def make_synthetic(
                 digest = hashlib.sha256(made).hexdigest()
                 write_text(_digest_file(path), f"{digest}  {path.name}\n")
             except OSError as error:
-                raise DataWriteError(
-                    f"{path.name} cannot be written in {folder} ({error.strerror})",
-                    remedy="Set SNN_DELAYS_CACHE to a folder with room.",
-                ) from error
+                raise cache_error(path.name, folder, error) from error
     return paths
 
 
