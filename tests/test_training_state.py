@@ -47,7 +47,7 @@ def test_a_resumed_run_counts_the_seconds_of_all_its_sessions(tmp_path):
     save_tensors(folder.checkpoint_file, tensors, facts)
     summary = training.train(recipe, folder, resume=True)
     assert 1000 < summary["wall_seconds"] < 1200
-    assert summary["samples_per_second"] < 2 * 1920 / 500
+    assert summary["samples_per_second"] < 1.01 * 2 * 1920 / 500  # rounded
 
 
 def test_arms_without_learned_delays_start_from_whole_ones_of_the_run(trained):
