@@ -7,8 +7,9 @@ training changes. gloo on CPUs, NCCL on GPUs.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from snn_delays.errors import SnnDelaysError, TrainingError
+from snn_delays.errors import DataError, SnnDelaysError, TrainingError
 from snn_delays.signals import at_once
 from snn_delays.threads import core_count
 
@@ -45,6 +46,20 @@ class World:
         first, last = (clips * r // self.size for r in (self.rank, self.rank + 1))
         return Share(clips, slice(first, last) if first < last else slice(0, 1), first < last)
 
+    def check_data(self, fingerprint: Mapping[str, Any]) -> None:
+        """Check that every process read the same data.
+
+        Args:
+            fingerprint: what this one read, as `Splits.fingerprint` gives it.
+        Raises:
+            DataError: another process read something else.
+        """
+        if not self._agrees(hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode())):
+            raise DataError(
+                "The processes of the run read different data",
+                remedy="Put the same files on every machine (compare them with `sha256sum`).",
+            )
+
     def check_equal(self, net: nn.Module, epoch: int) -> None:
         """Check that the network is the same in every process, to the last bit.
 
@@ -54,14 +69,18 @@ class World:
         digest = hashlib.sha256()
         for value in net.state_dict().values():
             digest.update(value.detach().cpu().contiguous().view(-1).numpy().tobytes())
-        number = int.from_bytes(digest.digest()[:7])
-        bounds = torch.tensor([number, -number], device=self.device)
-        _all_reduce(bounds, dist.ReduceOp.MAX)
-        if int(bounds[0]) != -int(bounds[1]):
+        if not self._agrees(digest):
             raise TrainingError(
                 f"The processes' networks differ after epoch {epoch}",
                 remedy="Run them on machines of one kind, with the same versions of everything.",
             )
+
+    def _agrees(self, digest: hashlib._Hash) -> bool:
+        """Whether every process has the same."""
+        number = int.from_bytes(digest.digest()[:7])
+        bounds = torch.tensor([number, -number], device=self.device)
+        _all_reduce(bounds, dist.ReduceOp.MAX)
+        return int(bounds[0]) == -int(bounds[1])
 
     def send(self, data: bytes = b"") -> bytes:
         """The bytes that rank 0 gives, in every process."""

@@ -71,7 +71,7 @@ def train(
     Returns:
         The summary, as stored in `summary.json`.
     Raises:
-        DataError: data is missing or damaged.
+        DataError: data is missing or damaged, or other processes read other data.
         RunError: the folder is in the way, or its run was started with another recipe or other
             data, or is damaged.
         RecipeError: the run cannot fit into memory.
@@ -108,6 +108,8 @@ def train(
             )
         reporter.message(f"Reading {recipe.dataset}")
         splits = load_splits(recipe, data_dir, device)
+        if world is not None:
+            world.check_data(splits.fingerprint())
         sizes = (splits.train.channels, len(splits.train.classes))
         free = available_memory.free_bytes(device)  # the data have theirs now
         if (dropped := splits.train.dropped_share) > MANY_LATE:

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from tiny import tiny_recipe
 
 from snn_delays import training
+from snn_delays.assembly import Splits
 from snn_delays.distributed import Share, backward, joined
-from snn_delays.errors import TrainingError
+from snn_delays.errors import DataError, TrainingError
 from snn_delays.networks import DelaySNN
 from snn_delays.runs import RunFolder
 
@@ -75,6 +76,12 @@ def check(out):
         net.weight.data.fill_(world.rank)
         with pytest.raises(TrainingError, match="networks differ after epoch 7"):
             world.check_equal(net, 7)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Splits, "fingerprint", lambda _: {"shd_train.h5": str(world.rank)})
+            other = RunFolder(out / f"other{world.rank}")
+            with pytest.raises(DataError, match="processes of the run read different data"):
+                training.train(tiny_recipe(), other, world=world)
+            assert not other.path.exists()
         losses, _ = train_in_float64(RunFolder(out / f"run{world.rank}"), world)
         save_file({"losses": losses}, out / f"losses-rank{world.rank}.safetensors")
 
