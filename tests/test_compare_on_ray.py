@@ -16,6 +16,7 @@ from tiny import FLAGS, tiny_recipe
 
 from snn_delays.assembly import load_split, load_trained
 from snn_delays.cli.runners import choose_workforce
+from snn_delays.compare import on_ray
 from snn_delays.compare.jobs import Job
 from snn_delays.compare.on_ray import cluster_cores, pack, run_on_ray, unpack
 from snn_delays.errors import RunError, SnnDelaysError
@@ -152,6 +153,20 @@ def test_no_cluster_and_no_ray_are_one_sentence_each(monkeypatch):
         free.bind(("127.0.0.1", 0))  # bound, but nobody listens
         address = f"127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(SnnDelaysError, match=f"No Ray cluster answers at {address}"):
+            cluster_cores(address)
+
+
+def test_a_machine_outside_the_cluster_is_told_how_to_join(monkeypatch):
+    """Ray itself would end the process with a list of C++ calls."""
+    pytest.importorskip("ray")
+    monkeypatch.setattr(on_ray, "_JOIN", "raise SystemExit(1)")
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        with pytest.raises(SnnDelaysError, match=rf"^This .*`ray start --address {address}`"):
+            cluster_cores(address)
+        monkeypatch.setattr(on_ray, "_JOIN", "import time; time.sleep(60)")
+        monkeypatch.setattr(on_ray, "_JOIN_SECONDS", 0.1)
+        with pytest.raises(SnnDelaysError, match=r"^This machine cannot join"):
             cluster_cores(address)
 
 

@@ -69,7 +69,9 @@ EngineOption = Annotated[
 AddressOption = Annotated[
     str | None,
     typer.Option(
-        "--address", help="With --engine ray: HOST:PORT. Default: the cluster of this machine."
+        "--address",
+        help="With --engine ray: HOST:PORT, or ray://HOST:10001 from outside the cluster. "
+        "Default: the cluster of this machine.",
     ),
 ]
 

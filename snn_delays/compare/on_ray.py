@@ -9,10 +9,14 @@ import io
 import logging
 import re
 import socket
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,13 @@ ATTEMPTS = 4
 
 PATIENCE_SECONDS = 10.0
 """How long a cluster may take to answer at all."""
+
+_JOIN = """
+import contextlib, sys, ray
+with contextlib.suppress(Exception):  # which is told when it is done in earnest
+    ray.init(sys.argv[1], log_to_driver=False)
+"""
+_JOIN_SECONDS = 60.0
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
@@ -44,13 +55,14 @@ def run_on_ray(
 
     Args:
         jobs: what to do.
-        address: of the cluster, such as `10.0.0.1:6379`; None is one on this machine.
+        address: of the cluster that this machine belongs to, such as `10.0.0.1:6379`, or of the
+            client server of another, `ray://10.0.0.1:10001`; None is one on this machine.
         threads: of each run.
     Yields:
         The job, and its summary or the error that ended it.
     Raises:
-        SnnDelaysError: Ray is not installed, the cluster does not answer, or no machine of it has
-            so many cores.
+        SnnDelaysError: Ray is not installed, the cluster does not answer or this machine does not
+            belong to it, or no machine of it has so many cores.
     """
     if not jobs:
         return
@@ -130,13 +142,32 @@ def _connect(address: str | None) -> Any:
         if address is not None and ":" in address:  # Ray itself would try for minutes
             host, _, port = address.removeprefix("ray://").rpartition(":")
             socket.create_connection((host, int(port)), PATIENCE_SECONDS).close()
+            _refuse_outsiders(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except SnnDelaysError:
+        raise
     except (OSError, RuntimeError, ValueError) as error:
         raise SnnDelaysError(
             f"No Ray cluster answers at {address or 'this machine'} ({str(error).splitlines()[0]})",
             remedy="Start one with `ray start --head`, and give its address with --address.",
         ) from error
     return ray
+
+
+@cache
+def _refuse_outsiders(address: str) -> None:
+    """Try in another process whether this machine belongs to the cluster: else Ray would end us."""
+    if address.startswith("ray://"):
+        return
+    words = [sys.executable, "-c", _JOIN, address]
+    with suppress(subprocess.TimeoutExpired):
+        if subprocess.run(words, capture_output=True, timeout=_JOIN_SECONDS).returncode == 0:
+            return
+    raise SnnDelaysError(
+        f"This machine cannot join the Ray cluster at {address}",
+        remedy=f"Run here `ray start --address {address}` first, or give the address of Ray's "
+        'client server, ray://HOST:10001 (needs `pip install "ray[client]"`).',
+    )
 
 
 def _cores(ray: Any) -> list[int]:
