@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,13 +22,14 @@ SIGMA_RANGE = (1e-9, 1e9)
 """Widths whose squares float32 can divide by, in steps."""
 
 
-def check_whole(name: str, value: object, lowest: int, highest: int = _MAX_WHOLE) -> None:
-    """Refuse what is not an int from `lowest` to `highest`; True and False count as none."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
+def check_whole(name: str, value: object, lowest: int, highest: int = _MAX_WHOLE) -> int:
+    """`value` as an int from `lowest` to `highest`, or a refusal; True and False count as none."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < lowest:  # type: ignore[operator]
         raise SnnDelaysError(f"`{name}`", f"an integer of at least {lowest}", shown(value))
     if value > highest:  # type: ignore[operator]
         raise SnnDelaysError(f"`{name}`", f"at most {highest}", shown(value))
+    return value if isinstance(value, int) else int(value)  # type: ignore[call-overload]
 
 
 def is_number(value: Any) -> bool:

@@ -172,8 +172,8 @@ def round_delay(delay: Tensor, max_delay: int, step: int = 1) -> Tensor:
     """The nearest multiple of `step` within `[0, max_delay]`, same dtype; halves go to the even."""
     check_tensor("delay", delay, "")
     check_finite("delay", delay)
-    check_whole("max_delay", max_delay, 0, MAX_DELAY)
-    check_whole("step", step, 1)
+    max_delay = check_whole("max_delay", max_delay, 0, MAX_DELAY)
+    step = check_whole("step", step, 1)
     return (delay.detach() / step).round().clamp(0, max_delay // step) * step
 
 
@@ -192,7 +192,7 @@ def integer_weight(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         SnnDelaysError: wrong `bits`, shape or dtype; on a CPU also weights that are not finite.
     """
     _check_weight(weight)
-    check_whole("bits", bits, 2, MAX_WEIGHT_BITS)
+    bits = check_whole("bits", bits, 2, MAX_WEIGHT_BITS)
     exact = weight.detach().double()  # so that an export in float64 gives the same integers
     size = exact.abs().amax((1, 2))
     scale = torch.where(size > 0, size, torch.ones_like(size)) / (2 ** (bits - 1) - 1)
@@ -246,8 +246,7 @@ def delayed_linear(
         if bias.shape != kernel.shape[1:2]:
             raise ShapeError("`bias`", f"[out={kernel.shape[1]}]", list(bias.shape))
     check_word("method", method, get_args(Method))
-    steps = x.shape[0] if steps is None else steps
-    check_whole("steps", steps, 1)
+    steps = check_whole("steps", x.shape[0] if steps is None else steps, 1)
     if steps < x.shape[0]:
         raise SnnDelaysError("`steps`", f"at least the {x.shape[0]} steps of `x`", steps)
     if kernel.shape[0] > steps:

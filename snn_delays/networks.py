@@ -154,13 +154,12 @@ class DelaySNN(nn.Module):
         check_word("readout", readout, get_args(Readout))
         if not (is_number(dropout) and 0 <= dropout < 1):
             raise SnnDelaysError("`dropout`", "a share from 0, below 1", shown(dropout))
-        check_whole("tail_steps", tail_steps, 0, MAX_STEPS)
+        tail_steps = check_whole("tail_steps", tail_steps, 0, MAX_STEPS)
         if not isinstance(hidden, Sequence) or not hidden:
             raise SnnDelaysError("`hidden`", "a list of at least one layer width", shown(hidden))
-        for i, width in enumerate(hidden):
-            check_whole(f"hidden[{i}]", width, 1, MAX_FEATURES)
-        check_whole("in_features", in_features, 1, MAX_FEATURES)
-        check_whole("classes", classes, 1, MAX_FEATURES)
+        widths = [check_whole(f"hidden[{i}]", n, 1, MAX_FEATURES) for i, n in enumerate(hidden)]
+        in_features = check_whole("in_features", in_features, 1, MAX_FEATURES)
+        classes = check_whole("classes", classes, 1, MAX_FEATURES)
 
         def synapses(inputs: int, outputs: int) -> DelayLinear:
             return DelayLinear(
@@ -186,10 +185,9 @@ class DelaySNN(nn.Module):
                 detach_reset=detach_reset,
             )
 
-        widths = [in_features, *hidden]
         self.blocks = nn.ModuleList(
             DelayBlock(synapses(*pair), neuron(), dropout)
-            for pair in zip(widths, hidden, strict=False)
+            for pair in zip([in_features, *widths], widths, strict=False)
         )
         self.readout = synapses(widths[-1], classes)
         self.integrator = neurons.LeakyIntegrator(

@@ -85,10 +85,10 @@ class DelayLinear(nn.Module):
         sigma: float = 1.0,
     ) -> None:
         super().__init__()
-        check_whole("in_features", in_features, 1, MAX_FEATURES)
-        check_whole("out_features", out_features, 1, MAX_FEATURES)
-        check_whole("max_delay", max_delay, 0, MAX_DELAY)
-        check_whole("kernel_count", kernel_count, 1, MAX_KERNELS)
+        in_features = check_whole("in_features", in_features, 1, MAX_FEATURES)
+        out_features = check_whole("out_features", out_features, 1, MAX_FEATURES)
+        max_delay = check_whole("max_delay", max_delay, 0, MAX_DELAY)
+        kernel_count = check_whole("kernel_count", kernel_count, 1, MAX_KERNELS)
         check_word("delays", delays, get_args(DelayMode))
         check_word("granularity", granularity, get_args(Granularity))
         check_sigma(sigma)
@@ -247,10 +247,10 @@ def quantise(
         delay_step: delays are multiples of it.
     """
     if weight_bits is not None:
-        check_whole("weight_bits", weight_bits, 2, MAX_WEIGHT_BITS)
+        weight_bits = check_whole("weight_bits", weight_bits, 2, MAX_WEIGHT_BITS)
     if max_delay is not None:
-        check_whole("max_delay", max_delay, 0)
-    check_whole("delay_step", delay_step, 1)
+        max_delay = check_whole("max_delay", max_delay, 0)
+    delay_step = check_whole("delay_step", delay_step, 1)
     for layer in delay_layers(net).values():
         layer.quantised, layer.weight_bits, layer.delay_step = True, weight_bits, delay_step
         most = layer.max_delay if max_delay is None else max_delay

@@ -144,3 +144,16 @@ def test_values_are_not_looked_at_where_that_would_wait():
 def test_a_layer_given_no_steps():
     with pytest.raises(ShapeError, match="at least one step"):
         nn.DelayLinear(3, 4, max_delay=5)(X[:0])
+
+
+def test_numpy_integers_are_integers():
+    labels = np.arange(4)
+    sizes = {"in_features": np.int16(3), "classes": labels.max() + 1, "max_delay": np.uint8(5)}
+    net = DelaySNN(hidden=list(np.array([6])), tail_steps=np.int64(2), **sizes)
+    assert net(torch.ones(7, 2, 3)).shape == (2, 4)
+    kept = (net.in_features, net.tail_steps, net.readout.out_features, net.readout.max_delay)
+    assert [type(value) for value in kept] == [int] * 4
+    assert type(net.blocks[0].synapses.out_features) is int
+    assert torch.equal(sf.round_delay(torch.tensor([2.6]), np.int64(2)), torch.tensor([2.0]))
+    with pytest.raises(SnnDelaysError, match=r"`tail_steps` must be an integer of at least 0"):
+        DelaySNN(hidden=[6], tail_steps=np.int64(-1), **sizes)
