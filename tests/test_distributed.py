@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -111,6 +113,33 @@ def test_a_process_that_dies_ends_the_job_and_resume_goes_on(tmp_path):
     whole, _ = tiny_run(tmp_path / "whole", epochs=3)
     for spread, alone in zip(run.read_metrics(), whole.read_metrics(), strict=True):
         assert spread["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_two_machines_with_different_data_train_nothing(tmp_path, shd_folder):
+    """Two agents of torchrun, as README has them on two machines; one file differs in a label."""
+    shutil.copytree(shd_folder, tmp_path / "data1")
+    with h5py.File(tmp_path / "data1" / "shd_train.h5", "r+") as file:
+        file["labels"][0] = file["labels"][1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    agents = []
+    for rank, data in enumerate((shd_folder, tmp_path / "data1")):
+        where = ["--nnodes", 2, "--node-rank", rank, "--master-addr", "127.0.0.1"]
+        words = ["train", "--dataset", "shd", "--data-dir", data, *FLAGS, "--out", tmp_path / "run"]
+        command = [sys.executable, "-m", "torch.distributed.run", *where, "--master-port", port]
+        command += ["--nproc-per-node", 1, "-m", "snn_delays", *words]
+        pipe = subprocess.PIPE
+        agents.append(subprocess.Popen(list(map(str, command)), stderr=pipe, text=True))
+    try:
+        said = [agent.communicate(timeout=90)[1] for agent in agents]
+    finally:
+        for agent in agents:
+            agent.kill()
+    assert all("The processes of the run read different data" in text for text in said)
+    assert [agent.returncode for agent in agents] == [1, 1]
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
