@@ -66,10 +66,11 @@ def evaluate(
     net.eval()
     like = next(net.parameters(), torch.empty(0, device=data.labels.device))
     predictions = torch.zeros_like(data.labels)
-    batches = torch.arange(len(data)).split(batch_size)
     try:
         with gpu_precision(like.device):
-            for indices in batches if world is None else batches[world.rank :: world.size]:
+            for number, indices in enumerate(data.in_order(batch_size)):
+                if world is not None and number % world.size != world.rank:
+                    continue
                 x, _ = data.batch(indices)
                 scores = net(x.to(like.dtype))
                 _check_scores(scores, len(indices))
@@ -96,7 +97,7 @@ def answer(network: Network | Engine, data: ClipDataset) -> tuple[Evaluation, fl
     """
     at_once = clips_at_once(network.network if isinstance(network, Engine) else network)
     predictions, labels, margin = [], [], math.inf
-    for indices in torch.arange(len(data)).split(at_once):
+    for indices in data.in_order(at_once):
         x, y = data.batch(indices)
         result = network.run(x.transpose(0, 1).cpu().numpy())
         predictions.append(torch.from_numpy(result.classes))

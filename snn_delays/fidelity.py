@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from snn_delays.data import ClipDataset
 from snn_delays.engine import Engine
@@ -49,7 +48,7 @@ def compare_engines(
     count = len(data) if clips is None else min(clips, len(data))
     cells = different = changed = 0
     spikes, correct, margin = np.zeros(2, np.int64), np.zeros(2, np.int64), math.inf
-    for indices in torch.arange(count).split(clips_at_once(reference.network)):
+    for indices in data.in_order(clips_at_once(reference.network), count):
         x, labels = data.batch(indices)
         batch = x.transpose(0, 1).cpu().numpy()
         ours, theirs = reference.run(batch), other.run(batch)

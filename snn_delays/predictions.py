@@ -21,6 +21,7 @@ from snn_delays.available_memory import total_bytes
 from snn_delays.engine import Network
 from snn_delays.engine.checks import clips_at_once
 from snn_delays.errors import DataError
+from snn_delays.watching import by_steps
 
 if TYPE_CHECKING:
     from snn_delays.data import SpikeDataset
@@ -49,7 +50,7 @@ def predict(network: Network, batches: Iterable[NDArray[np.generic]], spikes: bo
     done = 0
     most = clips_at_once(network)
     for x in (
-        batch[start : start + most] for batch in batches for start in range(0, len(batch), most)
+        batch[first : first + most] for batch in batches for first in range(0, len(batch), most)
     ):
         result = network.run(x)
         own: Predictions = {
@@ -85,7 +86,7 @@ def read_clips(path: str | Path, network: Network) -> Iterable[NDArray[np.generi
     """
     path = _built_in(Path(path))
     if path.suffix == ".npz":
-        return clips_from_npz(path)
+        return _in_pieces(clips_from_npz(path), clips_at_once(network), f"clips of {path.name}")
     if path.name.endswith((".h5", ".h5.gz", ".hdf5")):
         return clips_from_events(path, network)
     raise DataError(f"{path}", "an .npz file, a spike file (.h5, .h5.gz) or the word synthetic")
@@ -101,8 +102,8 @@ def first_clips(path: str | Path, network: Network, count: int) -> NDArray[np.ge
     return np.concatenate(parts)
 
 
-def clips_from_npz(path: str | Path) -> list[NDArray[np.generic]]:
-    """The clips `x [N, steps, channels]` of an .npz file, in batches.
+def clips_from_npz(path: str | Path) -> NDArray[np.generic]:
+    """The clips `x [N, steps, channels]` of an .npz file.
 
     Raises:
         DataError: the file cannot be read, or has no such array.
@@ -123,7 +124,12 @@ def clips_from_npz(path: str | Path) -> list[NDArray[np.generic]]:
         raise DataError(f"{path} cannot be read as an .npz file ({reason})") from error
     if x.ndim != 3 or len(x) == 0:
         raise DataError(f"`x` of {path}", "[N, steps, channels] with N at least 1", list(x.shape))
-    return [x]
+    return x
+
+
+def _in_pieces(x: NDArray[np.generic], clips: int, things: str) -> Iterator[NDArray[np.generic]]:
+    for first in by_steps(things, len(x), clips):
+        yield x[first : first + clips]
 
 
 def _refuse_huge(path: str | Path, archive: zipfile.ZipFile) -> None:
@@ -148,10 +154,8 @@ def clips_from_events(path: str | Path, network: Network) -> Iterator[NDArray[np
     Raises:
         DataError: the file is damaged, or holds units that the network has no channel for.
     """
-    import torch
-
     data = _events(path, network)
-    for indices in torch.arange(len(data)).split(clips_at_once(network)):
+    for indices in data.in_order(clips_at_once(network)):
         yield data.batch(indices)[0].transpose(0, 1).numpy()
 
 

@@ -14,6 +14,7 @@ from snn_delays.engine import Engine
 from snn_delays.engine.readout import clip_scores
 from snn_delays.errors import SnnDelaysError
 from snn_delays.network_format import Network
+from snn_delays.watching import by_steps
 
 # name -> (our module, the distribution that it needs)
 SIMULATORS = {
@@ -88,7 +89,8 @@ def verify(network: Network, x: np.ndarray, simulator: str) -> Report:
         ) from error
     ours = Engine(network).run(x)
     tail = np.zeros((network.input.tail_steps, network.input.channels))
-    outputs = [run_clip(network, np.concatenate([clip, tail])) for clip in np.asarray(x)]
+    clips = by_steps(f"clips in {simulator}", len(x), 1)
+    outputs = [run_clip(network, np.concatenate([x[clip], tail])) for clip in clips]
     theirs = [np.array(layer) for layer in zip(*outputs, strict=True)]
     scores = clip_scores(network.readout.kind, theirs[-1])
     spiking = network.readout.kind == "spike_count"

@@ -18,6 +18,7 @@ from snn_delays.errors import DataError, MissingSplitError
 from snn_delays.export import export_run
 from snn_delays.runs import RunFolder
 from snn_delays.training import train
+from snn_delays.watching import watched
 
 soundfile = pytest.importorskip("soundfile", reason="the extra `gsc` is not installed")
 pytest.importorskip("torchaudio", reason="the extra `gsc` is not installed")
@@ -134,7 +135,10 @@ def test_the_cache_is_used_and_remade_when_anything_changes(folder, tmp_path, mo
     def refuse(*_):
         raise AssertionError("computed again")
 
-    first = load(folder, "train").batch(torch.arange(8))[0]
+    told = []
+    with watched(lambda *words: told.append(words)):
+        first = load(folder, "train").batch(torch.arange(8))[0]
+    assert told == [("recordings of gsc", 0, 12), ("recordings of gsc", 12, 12)]
     monkeypatch.setattr(gsc, "_write_frames", refuse)
     torch.testing.assert_close(load(folder, "train").batch(torch.arange(8))[0], first)
     monkeypatch.undo()

@@ -23,15 +23,16 @@ from snn_delays.distributed import Share, World, joined
 from snn_delays.errors import SnnDelaysError
 from snn_delays.runs import RunFolder
 from snn_delays.synchronised import batch_norm
+from snn_delays.watching import by_steps, watched
 
 SCRIPT = str(Path(__file__).parent / "spread_script.py")
 
 
 def torchrun(*words):
     """Run in two processes; exit code and output. A hang fails the test."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
     done = subprocess.run(
-        [*command, *map(str, words)],
+        list(map(str, [*command, *words])),
         capture_output=True,
         text=True,
         timeout=240,
@@ -188,12 +189,14 @@ def test_a_follower_trains_on_its_own_data_from_the_leaders_state(tmp_path, monk
         yield SimpleNamespace(send=lambda: sent.pop(0))
 
     def train(recipe, folder, **options):
+        list(by_steps("clips", 1, 1))
         found.update(options, recipe=recipe, state=folder.checkpoint_file.read_bytes())
 
     monkeypatch.setattr(spread_command, "joined", joined)
     monkeypatch.setattr(spread_command, "train", train)
     monkeypatch.setattr(spread_command.signal, "signal", lambda *_: None)
-    spread_command.follow("cpu", tmp_path / "own")
+    with watched(lambda *_: pytest.fail("the leader alone shows its loops")):
+        spread_command.follow("cpu", tmp_path / "own")
     assert (found["recipe"], found["state"]) == (recipe, b"state")
     assert (found["data_dir"], found["resume"]) == (tmp_path / "own", True)
 

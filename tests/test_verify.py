@@ -15,6 +15,7 @@ from snn_delays import verify as verify_module
 from snn_delays.errors import SnnDelaysError
 from snn_delays.network_format import parse
 from snn_delays.verify import SIMULATORS, verify
+from snn_delays.watching import watched
 
 
 def needed(simulator: str) -> None:
@@ -59,7 +60,10 @@ def test_simulator_gives_the_same_spikes_and_answers(
 ) -> None:
     needed(simulator)
     doc = inexact(**options)
-    report = verify(parse(doc), clips(doc, samples=2), simulator)
+    told: list[tuple[str, int, int]] = []
+    with watched(lambda *words: told.append(words)):
+        report = verify(parse(doc), clips(doc, samples=2), simulator)
+    assert told == [(f"clips in {simulator}", done, 2) for done in range(3)]
     assert report.margin > 1e-9
     assert min(report.spikes) > 20
     assert report.different_spikes == [0, 0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ from rich.progress import (
 from snn_delays.data.download import DownloadReporter
 from snn_delays.errors import SnnDelaysError
 from snn_delays.reporting import Reporter
+from snn_delays.watching import watched
+
+_LINE_SECONDS = 10.0
+"""How long a loop that is shown by lines is silent."""
 
 
 def console() -> Console:
@@ -79,12 +84,86 @@ def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
     return "  ".join(words)
 
 
+def _bars(output: Console, **options: bool) -> Progress:
+    """Bars with time left; tasks have a `unit` and a `rate`."""
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}"),
+        console=output,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+class LoopWatcher:
+    """Shows loops that take longer than a second (`watching.watched`); a context manager.
+
+    On a terminal with a bar, which vanishes when it is full; elsewhere with a line now and then.
+
+    Args:
+        output: where to.
+        host: bars that are there already, which it adds its own to.
+    """
+
+    def __init__(self, output: Console, host: Progress | None = None) -> None:
+        self.output, self.host = output, host
+        self.bars: Progress | None = None
+        self.began = self.told = 0.0
+
+    def __enter__(self) -> LoopWatcher:
+        """Nothing is shown yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the bar of a loop that was left."""
+        self._close()
+
+    def __call__(self, things: str, done: int, total: int) -> None:
+        """So many are done."""
+        now = time.perf_counter()
+        seconds = now - self.began
+        if done == 0:
+            self._close()
+            self.began = self.told = now
+        elif done == total:
+            self._close()
+        elif self.output.is_terminal and seconds > 1:
+            if self.bars is None:
+                self._open(things, total)
+            assert self.bars is not None
+            rate = f"{done / seconds:.{0 if done > 10 * seconds else 1}f} a second"
+            self.bars.update(self.task, completed=done, rate=rate)
+        elif not self.output.is_terminal and now - self.told > _LINE_SECONDS:
+            self.told = now
+            left = duration(seconds / done * (total - done))
+            self.output.print(f"{things}: {done} of {total} done, {left} left", markup=False)
+
+    def _open(self, things: str, total: int) -> None:
+        self.bars = self.host or _bars(self.output, transient=True)
+        if self.host is None:
+            self.bars.start()
+        self.task = self.bars.add_task(things, total=total, unit="", rate="")
+
+    def _close(self) -> None:
+        if self.bars is not None:
+            self.bars.remove_task(self.task)
+            if self.host is None:
+                self.bars.stop()
+        self.bars = None
+
+
 class TerminalReporter(Reporter):
     """Progress of a run: live bars on a terminal, and a line an epoch."""
 
     def __init__(self, output: Console) -> None:
         self.output = output
         self.progress: Progress | None = None
+        self.aside = ExitStack()
         self.epochs = self.batches = 0
         self.timed, self.began = 0, 0.0
 
@@ -100,21 +179,12 @@ class TerminalReporter(Reporter):
             self.output.print(f"Continuing after epoch {done}.")
         if not self.output.is_terminal:
             return
-        self.progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("batches"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("{task.fields[rate]}"),
-            console=self.output,
-        )
+        self.progress = _bars(self.output)
         self.progress.start()
         self.task = self.progress.add_task(
-            "training", total=epochs * batches, completed=done * batches, rate=""
+            "training", total=epochs * batches, completed=done * batches, unit="batches", rate=""
         )
+        self.aside.enter_context(watched(LoopWatcher(self.output, self.progress)))
 
     def batch(self, epoch: int, batch: int) -> None:
         """Move the bar on."""
@@ -140,6 +210,7 @@ class TerminalReporter(Reporter):
 
     def stop(self) -> None:
         """Close the bars."""
+        self.aside.close()
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
@@ -216,17 +287,7 @@ class CountReporter:
 
     def __init__(self, output: Console, things: str, quiet: bool = False) -> None:
         self.output, self.things, self.quiet = output, things, quiet
-        self.progress = Progress(
-            TextColumn(f"[bold]{things}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[rate]}"),
-            console=output,
-            disable=quiet or not output.is_terminal,
-        )
+        self.progress = _bars(output, disable=quiet or not output.is_terminal)
         self.total = self.done = 0
         self.began = 0.0
 
@@ -244,7 +305,7 @@ class CountReporter:
     def start(self, total: int) -> None:
         """So many things are to be done."""
         self.total, self.began = total, time.perf_counter()
-        self.task = self.progress.add_task("", total=total, rate="")
+        self.task = self.progress.add_task(self.things, total=total, unit="", rate="")
 
     def advance(self) -> None:
         """One more is done."""

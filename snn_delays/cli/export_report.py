@@ -64,10 +64,8 @@ def _held_out(network: Network, recipe: Recipe | None, data_dir: Path | None) ->
 
 def _report_input(data: ClipDataset) -> None:
     """Say how many spikes an input has in a step, which a chip must be able to take."""
-    import torch
-
     active = several = most = 0
-    for indices in torch.arange(min(len(data), MEASURED_CLIPS)).split(64):
+    for indices in data.in_order(64, MEASURED_CLIPS):
         x, _ = data.batch(indices)
         active, several = active + int((x > 0).sum()), several + int((x > 1).sum())
         most = max(most, int(x.max()))

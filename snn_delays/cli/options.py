@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+from snn_delays.cli.console import LoopWatcher, error_console
 from snn_delays.config import Dataset, Protocol
+from snn_delays.watching import watched
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def add_command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
-    """Add a command; each paragraph of its docstring is broken where it is shown, not before."""
+    """Add a command; each paragraph of its docstring is broken where it is shown, not before.
+
+    Its long loops are shown, on standard error, unless it is to be quiet.
+    """
 
     def add(command: Command) -> Command:
         text = inspect.cleandoc(command.__doc__ or "")
         lines = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
-        return app.command(name, help="\n\n".join(lines))(command)
+
+        @wraps(command)
+        def watched_command(**words: Any) -> Any:
+            watcher = LoopWatcher(error_console())
+            with watcher, watched(None if words.get("quiet") else watcher):
+                return command(**words)
+
+        app.command(name, help="\n\n".join(lines))(watched_command)
+        return command
 
     return add
 

@@ -21,6 +21,7 @@ from snn_delays.devices import check_device
 from snn_delays.distributed import World, joined, launched_rank
 from snn_delays.runs import RunFolder
 from snn_delays.training import train
+from snn_delays.watching import watched
 
 _NOTHING = b""
 """Sent in the place of a recipe when there is nothing to train."""
@@ -51,7 +52,7 @@ def leading(device: str, recipe: Recipe, folder: RunFolder, resume: bool) -> Ite
 
 def follow(device: str, data_dir: Path | None) -> None:
     """Take part in the leader's run from its beginning to its end."""
-    with joined(_own_device(device)) as world, TemporaryDirectory() as place:
+    with joined(_own_device(device)) as world, TemporaryDirectory() as place, watched(None):
         for number in (signal.SIGINT, signal.SIGTERM):  # the leader stops the run, between batches
             signal.signal(number, signal.SIG_IGN)
         folder, recipe = RunFolder(place), world.send()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -29,6 +29,7 @@ from snn_delays.data.binning import (
 from snn_delays.data.events import LARGEST_TIME_US, EventStore, SourceFile, take_clips
 from snn_delays.errors import DataError, ShapeError
 from snn_delays.network_format.arrays import shown
+from snn_delays.watching import by_steps
 
 
 class Sample(NamedTuple):
@@ -107,6 +108,12 @@ class ClipDataset(Dataset[Sample]):
         """
         self._check_indices(indices)
         return self._batch(indices)
+
+    def in_order(self, size: int, clips: int | None = None) -> Iterator[Tensor]:
+        """Indices of the first `clips` samples (all by default), `size` at a time, watched."""
+        clips = len(self) if clips is None else min(clips, len(self))
+        for first in by_steps(f"clips of {self.name}", clips, size):
+            yield torch.arange(first, min(first + size, clips))
 
     def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError

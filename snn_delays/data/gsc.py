@@ -23,6 +23,7 @@ from snn_delays.data.audio import read_wav
 from snn_delays.data.cache import cache_error, cache_folder
 from snn_delays.data.sources import PARTS
 from snn_delays.errors import DataError, DataWriteError
+from snn_delays.watching import by_steps
 
 RATE = 16_000
 STEPS = 101
@@ -182,7 +183,7 @@ def _write_frames(
     with replacing(frames_file) as temporary:
         shape = (len(clips), STEPS, BANDS)
         frames = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
-        for start in range(0, len(clips), _BATCH):
+        for start in by_steps("recordings of gsc", len(clips), _BATCH):
             group = clips[start : start + _BATCH]
             block = transform(np.stack([_second(folder / clip.path) for clip in group]))
             frames[start : start + _BATCH] = block

@@ -23,6 +23,7 @@ from snn_delays.atomic import replacing_all
 from snn_delays.data.events import LARGEST_CHANNELS, LARGEST_TIME_US, EventStore, offsets_of
 from snn_delays.data.heap import check_ragged
 from snn_delays.errors import DataError, DataWriteError
+from snn_delays.watching import by_steps
 
 _BLOCK = 1024  # clips read and checked at a time, which bounds the memory needed
 _MOST_CLASSES = 1 << 16  # labels are written as 16 bits
@@ -81,7 +82,7 @@ def read_events(
 
     Times, float16 to float64 seconds, become integer microseconds by rounding in float64. The
     layout does not promise order, so a clip whose times go back is sorted (stable). Memory: the
-    packed events, twice, and a block of 1024 clips.
+    packed events, and a block of 1024 clips.
 
     Args:
         channels: units must lie in `0 .. channels - 1`.
@@ -156,12 +157,14 @@ def _read(
         check_ragged(file, ragged, f"`{name}` of {source}")
     blocks = [
         _pack_block(times[a : a + _BLOCK], units[a : a + _BLOCK], a, channels, source)
-        for a in range(0, clips, _BLOCK)
+        for a in by_steps(f"clips of {source}", clips, _BLOCK)
     ]
-    lengths = np.concatenate([block[2] for block in blocks])
+    packed = [list(parts) for parts in zip(*blocks, strict=True)]
+    del blocks  # so that each part is free once it is copied
+    times_us, packed_units, lengths = map(_joined, packed)
     return EventStore(
-        times_us=np.concatenate([block[0] for block in blocks]),
-        units=np.concatenate([block[1] for block in blocks]),
+        times_us=times_us,
+        units=packed_units,
         offsets=offsets_of(lengths),
         labels=labels,
         speakers=speakers,
@@ -235,6 +238,17 @@ def _pack_block(
     micros_int, unit_int = micros.astype(np.int32), unit.astype(np.int16)
     _sort_clips(micros_int, unit_int, offsets)
     return micros_int, unit_int, lengths
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """All parts as one array; each is forgotten once it is copied, as there may be gigabytes."""
+    whole = np.empty(sum(map(len, parts)), parts[0].dtype)
+    end = len(whole)
+    while parts:
+        part = parts.pop()
+        whole[end - len(part) : end] = part
+        end -= len(part)
+    return whole
 
 
 def _refuse_first(

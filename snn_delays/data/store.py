@@ -61,6 +61,7 @@ def open_store(
             with unpacked(path, folder) as plain:
                 events = read_events(plain, channels=channels, classes=classes, source=path.name)
             _write_store(packed, key, events)
+            del events  # gigabytes, from now on in the file
         except OSError as error:
             if _read_store(packed, key, file) is None:  # else another process was quicker
                 raise cache_error(path.name, folder, error) from error

@@ -1,0 +1,43 @@
+"""Loops that may take long tell whoever watches how far they are; unless asked, nobody does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+Watch = Callable[[str, int, int], None]
+"""Called with what a loop is over, how many of them are done, and how many there are."""
+
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextmanager
+def watched(watch: Watch | None) -> Iterator[None]:
+    """Within the block, `watch` is told of each long loop: at its start, and after each step.
+
+    Args:
+        watch: None for nobody.
+    """
+    before = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(before)
+
+
+def by_steps(things: str, total: int, step: int) -> Iterator[int]:
+    """`range(0, total, step)`, watched.
+
+    Args:
+        things: what is counted, in the plural: `clips of shd test`.
+        total: how many there are.
+        step: how many are done at once.
+    """
+    watch = _watch.get()
+    for first in range(0, total, step):
+        if watch is not None:
+            watch(things, first, total)
+        yield first
+    if watch is not None:
+        watch(things, total, total)
