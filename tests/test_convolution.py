@@ -51,7 +51,7 @@ def test_every_cut_gives_the_oracle(inputs, tail, taps, batch, blocks, fast):
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3])
-@pytest.mark.parametrize("tail", [0, 3])
+@pytest.mark.parametrize("tail", [0, 3, 9])
 @pytest.mark.parametrize("fast", [True, False])
 def test_gradcheck(blocks, tail, fast):
     x, kernel = rand(7, 2, 2).requires_grad_(), rand(4, 3, 2, seed=1).requires_grad_()
@@ -123,6 +123,21 @@ def test_the_cost_model_chooses_the_direct_form_for_small_problems_and_cuts_for_
     assert sc.best_blocks(sc.Sizes(12, 4, 12, 8, 20, 20)) is None
     assert sc.best_blocks(shd._replace(inputs=2000, steps=2000)) > 1
     assert sc.dft_cost(shd, sc.best_blocks(shd)) < sc.direct_cost(shd) / 4
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("batch", [1, 64])
+@pytest.mark.parametrize(("steps", "taps"), [(2000, 25), (124, 25), (20, 30), (1, 1)])
+def test_the_cheapest_form_is_chosen(steps, taps, batch, fast):
+    sizes = sc.Sizes(steps, taps, steps, batch, 128, 128, fast)
+    costs = {blocks: sc.dft_cost(sizes, blocks) for blocks in range(1, 2 + steps // taps)}
+    costs[None] = sc.direct_cost(sizes)
+    assert min(costs.values()) == costs[sc.best_blocks(sizes)] > 0
+
+
+def test_compiled_transforms_cost_less_than_matrices():
+    shd = sc.Sizes(124, 25, 124, 256, 256, 256)
+    assert sc.dft_cost(shd, 1) < sc.dft_cost(shd._replace(fast=False), 1)
 
 
 def test_the_output_may_be_longer_than_the_input_but_not_shorter():

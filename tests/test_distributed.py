@@ -18,10 +18,12 @@ from safetensors.torch import load_file
 from spread_script import CASES, gradients, train_in_float64
 from tiny import FLAGS, tiny_recipe, tiny_run
 
+from snn_delays import distributed
 from snn_delays.cli import spread as spread_command
-from snn_delays.distributed import Share, World, joined
-from snn_delays.errors import SnnDelaysError
+from snn_delays.distributed import Share, World, backward, joined, launched_rank, total
+from snn_delays.errors import SnnDelaysError, TrainingError
 from snn_delays.runs import RunFolder
+from snn_delays.signals import Signals
 from snn_delays.synchronised import batch_norm
 from snn_delays.watching import by_steps, watched
 
@@ -179,6 +181,129 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         joined("cuda").__enter__()
 
 
+@pytest.fixture
+def torchruns(monkeypatch):
+    """Stands for torchrun and two GPUs: this is process 3 of 4, the second of two on its machine.
+
+    The list gets what it does: threads and GPU taken, meeting the others and parting from them.
+    """
+    done = []
+    for name, value in (("LOCAL_RANK", 1), ("LOCAL_WORLD_SIZE", 2)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: done.append(count))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda place: done.append(str(place)))
+    monkeypatch.setattr(distributed, "core_count", lambda: 7)
+
+    def meet(backend, timeout):
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # can be ended while it waits
+        done.append(backend)
+
+    others = {"init_process_group": meet, "destroy_process_group": lambda: done.append("parted")}
+    others |= {"get_rank": lambda: 3, "get_world_size": lambda: 4}
+    for name, function in others.items():
+        monkeypatch.setattr(distributed.dist, name, function)
+    return done
+
+
+@pytest.mark.parametrize(
+    ("device", "place", "taken"),
+    [("cpu", "cpu", [3, "gloo"]), ("cuda", "cuda:1", ["cuda:1", 3, "nccl"])],
+)
+def test_each_process_has_its_share_of_the_cores_and_a_gpu_of_its_own(
+    torchruns, device, place, taken
+):
+    with Signals(), joined(device) as world:
+        assert world == World(3, 4, torch.device(place))
+        assert torchruns == taken
+    assert torchruns == [*taken, "parted"]
+
+
+@pytest.mark.parametrize(
+    ("said", "beside", "threads"), [("1", 9, [1]), (None, 2, [3]), ("5", 2, [])]
+)
+def test_threads_are_at_least_one_and_those_that_were_asked_for(
+    torchruns, monkeypatch, said, beside, threads
+):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(beside))
+    if said is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    with joined("cpu"):
+        assert torchruns == [*threads, "gloo"]
+
+
+def test_processes_part_after_an_error_too(torchruns):
+    with pytest.raises(ZeroDivisionError), joined("cpu"):
+        raise ZeroDivisionError
+    assert torchruns[-1] == "parted"
+
+
+def test_a_rank_without_torchrun_is_none(monkeypatch):
+    """Other starters set RANK too."""
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert launched_rank() is None
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert launched_rank() == 3
+
+
+@pytest.fixture
+def worlds(monkeypatch):
+    """Two processes played one after the other: the second one's call sees that of the first."""
+    given = []
+
+    def all_reduce(value, operation):
+        given.append(value.clone())
+        both = torch.stack(given)
+        value.copy_(both.amax(0) if operation == torch.distributed.ReduceOp.MAX else both.sum(0))
+
+    monkeypatch.setattr(distributed.dist, "all_reduce", all_reduce)
+    return [World(rank, 2, torch.device("cpu")) for rank in range(2)]
+
+
+def test_data_are_the_same_in_whatever_order_they_are_named(worlds):
+    worlds[0].check_data({"a": "1", "b": "2"})
+    worlds[1].check_data({"b": "2", "a": "1"})
+
+
+@pytest.mark.parametrize("order", [(0.0, 1.0), (1.0, 0.0)])
+def test_networks_that_differ_in_a_statistic_only_differ(worlds, order):
+    nets = [torch.nn.BatchNorm1d(1) for _ in worlds]
+    for net, mean in zip(nets, order, strict=True):
+        net.running_mean.fill_(mean)
+    worlds[0].check_equal(nets[0], 1)
+    with pytest.raises(TrainingError, match="networks differ after epoch 1"):
+        worlds[1].check_equal(nets[1], 1)
+
+
+def test_a_total_leaves_the_part_as_it_was(worlds):
+    parts = torch.ones(2), torch.full((2,), 3.0)
+    assert [total(part).tolist() for part in parts] == [[1.0, 1.0], [4.0, 4.0]]
+    assert parts[1].tolist() == [3.0, 3.0]
+
+
+def test_what_a_lost_process_leaves_is_one_sentence(monkeypatch):
+    def lost(*_, **__):
+        raise RuntimeError("Connection closed by peer\nframe #0: ...")
+
+    monkeypatch.setattr(distributed.dist, "all_reduce", lost)
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 3)
+    message = (
+        r"^Process 3 of the run lost another .* \(Connection closed by peer\)\. What was saved"
+    )
+    with pytest.raises(TrainingError, match=message):
+        total(torch.ones(1))
+
+
+def test_nothing_at_all_can_be_sent(monkeypatch):
+    monkeypatch.setattr(distributed.dist, "broadcast", lambda value, src: None)
+    leader = World(0, 1, torch.device("cpu"))
+    assert [leader.send(data) for data in (b"", b"some")] == [b"", b"some"]
+
+
 def test_a_follower_trains_on_its_own_data_from_the_leaders_state(tmp_path, monkeypatch):
     recipe = tiny_recipe()
     sent = [recipe.to_toml().encode(), b"state"]
@@ -201,6 +326,15 @@ def test_a_follower_trains_on_its_own_data_from_the_leaders_state(tmp_path, monk
     assert (found["data_dir"], found["resume"]) == (tmp_path / "own", True)
 
 
+@pytest.mark.parametrize("spread", [False, True])
+def test_the_loss_is_handed_back_without_the_graph_it_came_from(spread):
+    net = torch.nn.Linear(2, 1)
+    loss = net(torch.ones(3, 2)).mean().double()
+    found = backward(loss, net, Alone(3, slice(0, 3)) if spread else None)
+    assert (found, found.dtype, found.requires_grad) == (loss, loss.dtype, False)
+    torch.testing.assert_close(net.weight.grad, torch.ones(1, 2))
+
+
 class Alone(Share):
     """All clips of a batch, in one process that meets no other."""
 
@@ -219,3 +353,9 @@ def test_the_norm_of_a_share_has_the_settings_of_torchs(momentum):
     torch.testing.assert_close(batch_norm(x, ours, Alone(5, slice(0, 5))), expected)
     torch.testing.assert_close(ours.running_var, torchs.running_var)
     torch.testing.assert_close(ours.running_mean, torchs.running_mean)
+
+
+def test_the_norm_of_short_floats_is_rounded_only_at_the_end():
+    x, norm = torch.randn(50, 5, 3).bfloat16(), torch.nn.BatchNorm1d(3)
+    share = Alone(5, slice(0, 5))
+    assert torch.equal(batch_norm(x, norm, share), batch_norm(x.float(), norm, share).bfloat16())

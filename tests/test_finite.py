@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from tiny import tiny_recipe
+from torch import nn
 
 from snn_delays import training
 from snn_delays.checkpoint import load_optimisation_state, load_tensors, optimisation_state
@@ -56,20 +57,48 @@ def test_a_bad_batch_moves_nothing_and_the_first_is_named_when_asked(poison):
     net, optimisation, check = learner(True)
     step(net, optimisation, check, 0)
     before = {name: value.clone() for name, value in state(net, optimisation).items()}
-    for number in (7, 8):
+    for number in (700, 701):
         step(net, optimisation, check, number, poison)
     after = state(net, optimisation)
     assert all(torch.equal(after[name], value) for name, value in before.items())
     step(net, optimisation, check, 9)
     assert not torch.equal(net.readout.weight, before["readout.weight"])
-    with pytest.raises(TrainingError, match=r"not finite in epoch 3, batch 8\. The last finished"):
+    with pytest.raises(
+        TrainingError, match=r"not finite in epoch 3, batch 701\. The last finished"
+    ):
         check.ask()
 
 
-def test_one_that_waits_stops_at_once_and_names_the_gradient():
-    net, optimisation, check = learner(False)
-    with pytest.raises(TrainingError, match=r"loss is 1\.0 in epoch 3, batch 4; .*weight \(nan\)"):
-        step(net, optimisation, check, 3, float("nan"))
+@pytest.mark.parametrize("poison", ["nan", "inf"])
+def test_one_that_waits_stops_at_once_and_names_the_gradient(poison):
+    message = rf"loss is 1\.0 in epoch 3, batch 4; .*gradients: [\w.]*weight \({poison}\)"
+    with pytest.raises(TrainingError, match=message):
+        step(*learner(False), 3, float(poison))
+
+
+def test_the_three_largest_gradients_are_named_the_largest_first():
+    net = nn.ParameterDict({name: nn.Parameter(torch.zeros(1)) for name in "abcd"})
+    for name, value in zip("abcd", (1.0, float("nan"), 3.0, 2.0), strict=True):
+        net[name].grad = torch.tensor([value])
+    with pytest.raises(TrainingError, match=r"gradients: b \(nan\), c \(3\), d \(2\)\. "):
+        FiniteCheck(net).look(torch.tensor(1.0), 0, 0)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_bad_loss_stops_though_all_gradients_are_finite(epoch, waits):
+    """That an epoch is kept is said only once there is one."""
+    net = nn.Linear(2, 1)
+    net.weight.grad = torch.ones(1, 2)
+    check = FiniteCheck(net, waits)
+
+    def train():
+        check.look(torch.tensor(float("nan")), epoch, 0)
+        check.ask()
+
+    with pytest.raises(TrainingError, match=rf"in epoch {epoch + 1}, batch 1") as caught:
+        train()
+    assert ("kept in last.ckpt" in str(caught.value)) == bool(epoch)
 
 
 @pytest.mark.parametrize("fused", [False, True])

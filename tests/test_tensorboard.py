@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 from tiny import FLAGS, tiny_recipe
 from torch import nn
 
@@ -58,6 +59,9 @@ def test_every_number_of_metrics_is_a_scalar_and_delays_are_histograms(call, tmp
         assert 0 <= histogram.min <= histogram.max <= recipe.max_delay
         assert sum(histogram.bucket) == layer.delay.numel()
     assert set(events.Tags()["images"]) == {"curves", "delays", "raster"}
+    for tag in events.Tags()["images"]:
+        (shown,) = events.Images(tag)
+        assert imread(run.plots / f"{tag}.png").shape[:2] == (shown.height, shown.width)
     for tag, found in steps(events).items():
         assert found == ([3] if tag in events.Tags()["images"] else [1, 2]), tag
 
@@ -68,8 +72,8 @@ def test_bins_hold_the_whole_delays(tmp_path):
     reporter = TensorBoardReporter(tmp_path)
     reporter.start(1, 0, 1)
     reporter.measured({"epoch": 1}, nn.Sequential(layer))
+    (event,) = read(tmp_path).Histograms("delay/0")  # while training goes on
     reporter.stop()
-    (event,) = read(tmp_path).Histograms("delay/0")
     full = [
         (limit, count)
         for limit, count in zip(
@@ -117,6 +121,17 @@ def test_a_run_that_began_without_gets_its_earlier_numbers(tmp_path):
     found = steps(read(folder.tensorboard))
     assert found.pop("train_loss") == found.pop("delays/readout/mean_move") == [1, 2, 3]
     assert found["delay/readout"] == [3]  # of the epochs before nothing is known but their numbers
+
+
+def test_a_session_that_is_stopped_at_once_leaves_the_earlier_numbers(trained, tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_metrics([{**record, "sigma": 0} for record in trained[0].read_metrics()[:2]])
+    board = TensorBoardReporter(folder.tensorboard)
+    board.stop()  # before it is started
+    board.start(4, 2, 8)
+    board.stop()
+    found = steps(read(folder.tensorboard))
+    assert found["train_loss"] == found["sigma"] == [1, 2]
 
 
 def test_without_tensorboard_one_sentence_says_what_to_install(call, tmp_path, monkeypatch):

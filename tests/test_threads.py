@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from multiprocessing import Pipe, get_context
@@ -9,7 +10,7 @@ from multiprocessing import Pipe, get_context
 import pytest
 import torch
 
-from snn_delays.threads import in_ranges, runs_compiled
+from snn_delays.threads import core_count, in_ranges, runs_compiled
 
 
 @pytest.fixture
@@ -32,6 +33,10 @@ def test_every_clip_is_visited_once(threads, count, clips):
     assert [clip for part in parts for clip in part] == list(range(clips))
     assert len(parts) == max(1, min(count, clips))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_without_clips_the_loop_runs_once_on_none():
+    assert in_ranges(lambda first, last: (first, last), 0) == [(0, 0)]
 
 
 def test_a_failing_loop_is_heard(threads):
@@ -80,3 +85,13 @@ def test_compiled_loops_take_floats_on_the_cpu():
     assert runs_compiled(torch.zeros(1).double())
     assert not runs_compiled(torch.zeros(1).bfloat16())
     assert not runs_compiled(torch.zeros(1, device="meta"))
+
+
+def test_only_cores_that_this_process_may_use_are_counted(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert core_count() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")  # stands for macOS and Windows
+    assert core_count() == 64
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert core_count() == 1
