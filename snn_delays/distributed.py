@@ -57,7 +57,7 @@ class World:
         if not self._agrees(hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode())):
             raise DataError(
                 "The processes of the run read different data",
-                remedy="Put the same files on every machine (compare them with `sha256sum`).",
+                remedy="Put the same files on every machine; a .gz and what is in it count as two.",
             )
 
     def check_equal(self, net: nn.Module, epoch: int) -> None:

@@ -170,7 +170,8 @@ def _check_origin(started: dict[str, Record], now: dict[str, Record], folder: Pa
         raise RunError(
             f"The data are not those that the run in {folder} was started with "
             f"(different: {', '.join(changed)})",
-            remedy="Put the old data back, or start anew in another --out.",
+            remedy="Put the old files back (a .gz and what is in it count as two), or start anew "
+            "in another --out.",
         )
 
 

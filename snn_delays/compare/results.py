@@ -191,8 +191,9 @@ def _check_files(found: Sequence[CellResult]) -> None:
                     raise RunError(
                         f"{result.folders[seed].path} was trained on another {name} than "
                         f"{first.path} (SHA-256 {file['sha256'][:16]}… and {known[:16]}…)",
-                        remedy="Runs of one study need the same data. Put the old data back and "
-                        "delete the folders of the other runs, or start anew in another --out.",
+                        remedy="Runs of one study need the same files (a .gz and what is in it "
+                        "count as two). Put the old ones back and delete the folders of the other "
+                        "runs, or start anew in another --out.",
                     )
 
 
