@@ -1,6 +1,7 @@
 """Long loops tell who watches how far they are; the command line shows them."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -108,21 +109,23 @@ def test_a_bar_on_a_terminal_is_there_while_a_loop_is_long(clock, hosted):
     output = Console(file=io.StringIO(), width=120, force_terminal=True)
     host = console._bars(output) if hosted else None
     with LoopWatcher(output, host) as watcher:
-        watcher("clips", 0, 100)
+        watcher("clips of [b]", 0, 100)
         clock[0] = 0.9
-        watcher("clips", 10, 100)
+        watcher("clips of [b]", 10, 100)
         assert watcher.bars is None  # a short loop has none
         clock[0] = 2.0
-        watcher("clips", 50, 100)
+        watcher("clips of [b]", 50, 100)
         assert (watcher.bars is host) == hosted
         (task,) = watcher.bars.tasks
-        assert (task.description, task.completed, task.total) == ("clips", 50, 100)
+        assert (task.completed, task.total) == (50, 100)
         assert task.fields["rate"] == "25 a second"
         clock[0] = 100.0
-        watcher("clips", 60, 100)
+        watcher("clips of [b]", 60, 100)
         assert task.fields["rate"] == "0.6 a second"
         bars = watcher.bars
-        watcher("clips", 100, 100)
+        bars.refresh() if not hosted else output.print(host)
+        assert "clips of [b] " in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output.file.getvalue())
+        watcher("clips of [b]", 100, 100)
         assert watcher.bars is None
         assert not bars.tasks
         watcher("others", 0, 3)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -147,7 +148,7 @@ class LoopWatcher:
         self.bars = self.host or _bars(self.output, transient=True)
         if self.host is None:
             self.bars.start()
-        self.task = self.bars.add_task(things, total=total, unit="", rate="")
+        self.task = self.bars.add_task(escape(things), total=total, unit="", rate="")
 
     def _close(self) -> None:
         if self.bars is not None:
