@@ -246,7 +246,7 @@ def delayed_linear(
         if bias.shape != kernel.shape[1:2]:
             raise ShapeError("`bias`", f"[out={kernel.shape[1]}]", list(bias.shape))
     check_word("method", method, get_args(Method))
-    steps = check_whole("steps", x.shape[0] if steps is None else steps, 1)
+    steps = x.shape[0] if steps is None else check_whole("steps", steps, 1)
     if steps < x.shape[0]:
         raise SnnDelaysError("`steps`", f"at least the {x.shape[0]} steps of `x`", steps)
     if kernel.shape[0] > steps:
