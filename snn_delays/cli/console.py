@@ -134,21 +134,20 @@ class LoopWatcher:
         elif done == total:
             self._close()
         elif self.output.is_terminal and seconds > 1:
-            if self.bars is None:
-                self._open(things, total)
-            assert self.bars is not None
+            bars = self.bars or self._open(things, total)
             rate = f"{done / seconds:.{0 if done > 10 * seconds else 1}f} a second"
-            self.bars.update(self.task, completed=done, rate=rate)
+            bars.update(self.task, completed=done, rate=rate)
         elif not self.output.is_terminal and now - self.told > _LINE_SECONDS:
             self.told = now
             left = duration(seconds / done * (total - done))
             self.output.print(f"{things}: {done} of {total} done, {left} left", markup=False)
 
-    def _open(self, things: str, total: int) -> None:
-        self.bars = self.host or _bars(self.output, transient=True)
+    def _open(self, things: str, total: int) -> Progress:
+        self.bars = bars = self.host or _bars(self.output, transient=True)
         if self.host is None:
-            self.bars.start()
-        self.task = self.bars.add_task(escape(things), total=total, unit="", rate="")
+            bars.start()
+        self.task = bars.add_task(escape(things), total=total, unit="", rate="")
+        return bars
 
     def _close(self) -> None:
         if self.bars is not None:
