@@ -24,7 +24,7 @@ SIGMA_RANGE = (1e-9, 1e9)
 
 def check_whole(name: str, value: object, lowest: int, highest: int = _MAX_WHOLE) -> int:
     """`value` as an int from `lowest` to `highest`, or a refusal; True and False count as none."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
     if not whole or value < lowest:  # type: ignore[operator]
         raise SnnDelaysError(f"`{name}`", f"an integer of at least {lowest}", shown(value))
     if value > highest:  # type: ignore[operator]

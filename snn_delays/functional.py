@@ -60,7 +60,7 @@ def delay_kernel(weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int) -
         DCLS with Gaussian interpolation: Khalfaoui-Hassani et al. 2023 (arXiv:2306.00817). Differs:
         `sigma` is the true standard deviation and `delay` is neither centred nor mirrored.
     """
-    _check_synapses(weight, delay, max_delay)
+    max_delay = _check_synapses(weight, delay, max_delay)
     check_tensor("delay", delay, "[out, in, kernel_count]", weight)
     check_range("delay", delay, 0, max_delay, "Clamp delays after each optimiser step.")
     check_tensor("sigma", sigma, "", weight)
@@ -159,7 +159,7 @@ def one_hot_kernel(weight: Tensor, delay: Tensor, max_delay: int) -> Tensor:
     Raises:
         SnnDelaysError: wrong shapes or dtypes; on a CPU also values out of range, fractions, NaN.
     """
-    _check_synapses(weight, delay, max_delay)
+    max_delay = _check_synapses(weight, delay, max_delay)
     taps = delay.detach().long()
     check_range("delay", delay, 0, max_delay)
     if sees_values(delay) and not torch.equal(taps.to(delay.dtype), delay):
@@ -270,10 +270,10 @@ def _check_weight(weight: Tensor) -> None:
     check_finite("weight", weight)
 
 
-def _check_synapses(weight: Tensor, delay: Tensor, max_delay: int) -> None:
-    """Refuse all but a finite weight, a real delay of its shape and device, and a `max_delay`."""
+def _check_synapses(weight: Tensor, delay: Tensor, max_delay: int) -> int:
+    """Refuse all but a finite weight and a real delay that fits it; `max_delay` as an int."""
     _check_weight(weight)
-    check_whole("max_delay", max_delay, 0, MAX_DELAY)
+    max_delay = check_whole("max_delay", max_delay, 0, MAX_DELAY)
     if max_delay > (most := 2 / torch.finfo(weight.dtype).eps):
         raise SnnDelaysError(
             "`max_delay`",
@@ -290,3 +290,4 @@ def _check_synapses(weight: Tensor, delay: Tensor, max_delay: int) -> None:
         raise ShapeError("`delay`", f"shaped like `weight` {list(weight.shape)}", list(delay.shape))
     if delay.device != weight.device:
         raise ShapeError("`delay`", f"on {weight.device}, as `weight` is", delay.device)
+    return max_delay

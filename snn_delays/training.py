@@ -85,7 +85,6 @@ def train(
         raise RecipeError("`recipe`", expected, shown(recipe))
     folder = as_folder(folder)
     device = device if world is None else str(world.device)
-    keep_freed_memory()
     folder.check(recipe, resume)
     reporter = reporter or Reporter()
     if resume and folder.is_finished():
@@ -108,6 +107,7 @@ def train(
             )
         reporter.message(f"Reading {recipe.dataset}")
         splits = load_splits(recipe, data_dir, device)
+        keep_freed_memory()  # not before: packing data frees gigabytes
         if world is not None:
             world.check_data(splits.fingerprint())
         sizes = (splits.train.channels, len(splits.train.classes))

@@ -14,7 +14,7 @@ _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 @contextmanager
 def watched(watch: Watch | None) -> Iterator[None]:
-    """Within the block, `watch` is told of each long loop: at its start, and after each step.
+    """Within the block, `watch` is told of each long loop, one at a time: its start and each step.
 
     Args:
         watch: None for nobody.
@@ -34,10 +34,10 @@ def by_steps(things: str, total: int, step: int) -> Iterator[int]:
         total: how many there are.
         step: how many are done at once.
     """
-    watch = _watch.get()
-    for first in range(0, total, step):
-        if watch is not None:
+    watch = _watch.get() or (lambda *_: None)
+    try:
+        for first in range(0, total, step):
             watch(things, first, total)
-        yield first
-    if watch is not None:
+            yield first
+    finally:  # also of a loop that is left early
         watch(things, total, total)

@@ -21,7 +21,7 @@ def full(value):
     return torch.full((2, 3, 1), value)
 
 
-NO_WHOLE = [-1, 1.5, NAN, None, "a", True, 10**12, 10**5000]
+NO_WHOLE = [np.timedelta64(5), -1, 1.5, NAN, None, "a", True, 10**12, 10**5000]
 NO_WEIGHT = [
     full(NAN),
     full(math.inf),
@@ -155,5 +155,7 @@ def test_numpy_integers_are_integers():
     assert [type(value) for value in kept] == [int] * 4
     assert type(net.blocks[0].synapses.out_features) is int
     assert torch.equal(sf.round_delay(torch.tensor([2.6]), np.int64(2)), torch.tensor([2.0]))
+    assert sf.one_hot_kernel(WEIGHT, DELAY, np.uint8(255)).shape == (256, 2, 3)
+    assert sf.delay_kernel(WEIGHT, DELAY, SIGMA, np.int8(127)).shape == (128, 2, 3)
     with pytest.raises(SnnDelaysError, match=r"`tail_steps` must be an integer of at least 0"):
         DelaySNN(hidden=[6], tail_steps=np.int64(-1), **sizes)

@@ -35,6 +35,7 @@ def told():
 def clock(monkeypatch):
     """The time in seconds, in a list."""
     now = [0.0]
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(console.time, "perf_counter", lambda: now[0])
     return now
 
@@ -47,6 +48,13 @@ def test_a_loop_tells_its_start_each_step_and_its_end(told):
     assert len(told) == 4
     assert list(by_steps("clips", 0, 3)) == []
     assert told[4:] == [("clips", 0, 0)]
+
+
+def test_a_loop_that_is_left_early_is_over(told):
+    loop = by_steps("clips", 9, 3)
+    assert next(loop) == 0
+    loop.close()
+    assert told == [("clips", 0, 9), ("clips", 9, 9)]
 
 
 def test_whoever_watched_before_watches_again(told):
@@ -146,7 +154,14 @@ def test_evaluation_has_a_bar_beside_that_of_training(clock):
     assert (training.description, evaluating.description) == ("training", "clips of shd valid")
     list(loop)
     assert reporter.progress.tasks == [training]
-    reporter.stop()
+    stopped = by_steps("clips", 20, 5)
+    next(stopped)
+    clock[0] = 6.0
+    next(stopped)
+    assert len(reporter.progress.tasks) == 2
+    progress = reporter.progress
+    reporter.stop()  # as after Ctrl-C
+    assert progress.tasks == [training]
     clock[0] = 9.0
     list(by_steps("clips", 20, 5))  # is told nobody
 

@@ -133,11 +133,11 @@ class LoopWatcher:
             self.began = self.told = now
         elif done == total:
             self._close()
-        elif self.output.is_terminal and seconds > 1:
+        elif self.output.is_interactive and seconds > 1:
             bars = self.bars or self._open(things, total)
             rate = f"{done / seconds:.{0 if done > 10 * seconds else 1}f} a second"
             bars.update(self.task, completed=done, rate=rate)
-        elif not self.output.is_terminal and now - self.told > _LINE_SECONDS:
+        elif not self.output.is_interactive and now - self.told > _LINE_SECONDS:
             self.told = now
             left = duration(seconds / done * (total - done))
             self.output.print(f"{things}: {done} of {total} done, {left} left", markup=False)
@@ -184,7 +184,8 @@ class TerminalReporter(Reporter):
         self.task = self.progress.add_task(
             "training", total=epochs * batches, completed=done * batches, unit="batches", rate=""
         )
-        self.aside.enter_context(watched(LoopWatcher(self.output, self.progress)))
+        watcher = self.aside.enter_context(LoopWatcher(self.output, self.progress))
+        self.aside.enter_context(watched(watcher))
 
     def batch(self, epoch: int, batch: int) -> None:
         """Move the bar on."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import socket
 import subprocess
@@ -14,7 +15,6 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Generator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -138,6 +138,7 @@ def _connect(address: str | None) -> Any:
             "--engine ray needs Ray, which is not installed",
             remedy='Run: pip install "snn-delays[ray]"',
         ) from None
+    address = address or os.environ.get("RAY_ADDRESS")  # as Ray itself would
     try:
         if address is not None and ":" in address:  # Ray itself would try for minutes
             host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -160,9 +161,11 @@ def _refuse_outsiders(address: str) -> None:
     if address.startswith("ray://"):
         return
     words = [sys.executable, "-c", _JOIN, address]
-    with suppress(subprocess.TimeoutExpired):
+    try:
         if subprocess.run(words, capture_output=True, timeout=_JOIN_SECONDS).returncode == 0:
             return
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"nothing is heard for {_JOIN_SECONDS:g} s") from None
     raise SnnDelaysError(
         f"This machine cannot join the Ray cluster at {address}",
         remedy=f"Run here `ray start --address {address}` first, or give the address of Ray's "

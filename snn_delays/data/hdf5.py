@@ -82,7 +82,7 @@ def read_events(
 
     Times, float16 to float64 seconds, become integer microseconds by rounding in float64. The
     layout does not promise order, so a clip whose times go back is sorted (stable). Memory: the
-    packed events, and a block of 1024 clips.
+    packed events, up to twice, and a block of 1024 clips.
 
     Args:
         channels: units must lie in `0 .. channels - 1`.
