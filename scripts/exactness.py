@@ -15,12 +15,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from snn_delays import atomic
-from snn_delays.assembly import load_held_out, load_trained
 from snn_delays.engine import Engine
 from snn_delays.export import run_network
 from snn_delays.nn import round_delays
 from snn_delays.runs import RunFolder
+from snn_delays.system import atomic
+from snn_delays.training.assembly import load_held_out, load_trained
 
 BATCH = 128
 

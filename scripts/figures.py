@@ -16,15 +16,15 @@ import torch
 from matplotlib.figure import Figure
 
 from snn_delays import RunFolder, load_trained
-from snn_delays.assembly import load_held_out
-from snn_delays.atomic import write_json
 from snn_delays.compare.plan import load_study
 from snn_delays.compare.results import Results, load_results
 from snn_delays.compare.wording import seeds_text
-from snn_delays.drawing import BLUE, GREY, ORANGE, save_figure
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers
-from snn_delays.plots import layer_title, raster
+from snn_delays.plots.drawing import BLUE, GREY, ORANGE, save_figure
+from snn_delays.plots.run import layer_title, raster
+from snn_delays.system.atomic import write_json
+from snn_delays.training.assembly import load_held_out
 
 
 def main() -> None:

@@ -17,15 +17,15 @@ import atheris
 with atheris.instrument_imports(include=["snn_delays", "nir"]):
     import numpy as np
 
-    from snn_delays.assembly import load_trained
     from snn_delays.config import load_recipe
     from snn_delays.data import EventStore
     from snn_delays.data.hdf5 import read_events, unpacked, write_events
     from snn_delays.errors import SnnDelaysError
+    from snn_delays.interchange.nir import load_nir, save_nir
     from snn_delays.network_format import load_network
-    from snn_delays.nir_format import load_nir, save_nir
     from snn_delays.predictions import clips_from_npz
     from snn_delays.runs import RunFolder
+    from snn_delays.training.assembly import load_trained
 
 FOLDER = Path(tempfile.mkdtemp())
 RECIPE = "dataset = 'synthetic'\nsteps = 60\nchannel_bin = 1\nhidden = [3]\nmax_delay = 2\n"
@@ -137,8 +137,8 @@ def _gzip(data: bytes) -> bytes:
 
 
 def _model() -> bytes:
-    from snn_delays.assembly import network_from_recipe
-    from snn_delays.checkpoint import save_tensors
+    from snn_delays.training.assembly import network_from_recipe
+    from snn_delays.training.checkpoint import save_tensors
 
     path = FOLDER / "seed.toml"
     path.write_text(RECIPE, encoding="utf-8")

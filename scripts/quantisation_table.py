@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from snn_delays import RunFolder, load_recipe, train
-from snn_delays.assembly import load_held_out
-from snn_delays.atomic import write_json
 from snn_delays.chips import chip, fit
 from snn_delays.config import Recipe, make_recipe
 from snn_delays.engine import Engine
 from snn_delays.evaluation import answer
 from snn_delays.export import run_network
 from snn_delays.provenance import git_commit
+from snn_delays.system.atomic import write_json
+from snn_delays.training.assembly import load_held_out
 
 WEIGHT_BITS = (8, 4, 3, 2)
 DELAY_STEPS = (2, 4, 8, 24)

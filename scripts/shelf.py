@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_delays import RunFolder
-from snn_delays.atomic import write_bytes, write_text
 from snn_delays.compare.plan import Study, load_study
 from snn_delays.compare.results import CellResult, Results, load_results
 from snn_delays.compare.sections import class_names
 from snn_delays.compare.wording import interval, percent, recipe_text
 from snn_delays.data import cochlea
 from snn_delays.engine import Network
-from snn_delays.plots import layer_title
+from snn_delays.plots.run import layer_title
 from snn_delays.predictions import first_clips, predict, save_predictions
+from snn_delays.system.atomic import write_bytes, write_text
 
 CLIPS = 5
 _AGAIN = (

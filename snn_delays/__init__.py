@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from snn_delays.assembly import load_trained as load_trained
     from snn_delays.config import Recipe as Recipe
     from snn_delays.config import load_recipe as load_recipe
     from snn_delays.engine import Network as Network
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
     from snn_delays.nn import round_delays as round_delays
     from snn_delays.nn import set_sigma as set_sigma
     from snn_delays.runs import RunFolder as RunFolder
-    from snn_delays.training import train as train
+    from snn_delays.training.assembly import load_trained as load_trained
+    from snn_delays.training.loop import train as train
 
 __version__ = "0.1.0"
 
@@ -37,10 +37,10 @@ _HOMES = {
     "delay_statistics": "nn",
     "evaluate": "evaluation",
     "load_recipe": "config",
-    "load_trained": "assembly",
+    "load_trained": "training.assembly",
     "round_delays": "nn",
     "set_sigma": "nn",
-    "train": "training",
+    "train": "training.loop",
 }
 
 __all__ = ["__version__", *_HOMES]

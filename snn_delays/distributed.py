@@ -20,8 +20,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from snn_delays.errors import DataError, SnnDelaysError, TrainingError
-from snn_delays.signals import at_once
-from snn_delays.threads import core_count
+from snn_delays.system.signals import at_once
+from snn_delays.system.threads import core_count
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for another that is alive but does not answer."""

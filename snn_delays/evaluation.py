@@ -21,7 +21,7 @@ from snn_delays.distributed import World, total
 from snn_delays.engine import Engine, Network
 from snn_delays.engine.checks import clips_at_once
 from snn_delays.errors import DataError, ShapeError, SnnDelaysError
-from snn_delays.gemm import gpu_precision
+from snn_delays.ops.gemm import gpu_precision
 
 
 @dataclass(frozen=True)

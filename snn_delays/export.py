@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 import snn_delays
 from snn_delays import network_format as nf
-from snn_delays.assembly import load_trained
 from snn_delays.config import Recipe
 from snn_delays.errors import SnnDelaysError
 from snn_delays.functional import integer_weight
-from snn_delays.fused import has_hooks
 from snn_delays.network_format.arrays import shown
 from snn_delays.networks import DelayBlock, DelaySNN
 from snn_delays.neurons import LeakyIntegrator, lif_settings
 from snn_delays.nn import DelayLinear, round_delays
+from snn_delays.ops.fused import has_hooks
 from snn_delays.runs import RunFolder
+from snn_delays.training.assembly import load_trained
 
 
 def to_network(

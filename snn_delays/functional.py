@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from snn_delays import gaussian
 from snn_delays.checks import (
     SIGMA_RANGE,
     check_batch,
@@ -24,12 +23,13 @@ from snn_delays.checks import (
     check_word,
     sees_values,
 )
-from snn_delays.convolution import best_blocks, by_dft, direct, sizes_of
-from snn_delays.differentiation import once_differentiable
 from snn_delays.errors import ShapeError, SnnDelaysError
-from snn_delays.gemm import matmul
 from snn_delays.network_format import MAX_DELAY
-from snn_delays.threads import in_ranges, runs_compiled
+from snn_delays.ops import gaussian
+from snn_delays.ops.convolution import best_blocks, by_dft, direct, sizes_of
+from snn_delays.ops.differentiation import once_differentiable
+from snn_delays.ops.gemm import matmul
+from snn_delays.system.threads import in_ranges, runs_compiled
 
 Method = Literal["auto", "direct", "dft"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snn_delays import fused, neurons
+from snn_delays import neurons
 from snn_delays.checks import (
     check_batch,
     check_finite,
@@ -27,7 +27,8 @@ from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.network_format import MAX_FEATURES, MAX_STEPS
 from snn_delays.network_format.arrays import shown
 from snn_delays.nn import DelayLinear, DelayMode, Granularity
-from snn_delays.synchronised import batch_norm
+from snn_delays.ops import fused
+from snn_delays.ops.synchronised import batch_norm
 
 Readout = Literal["softmax_sum", "max", "mean", "last"]
 

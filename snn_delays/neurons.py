@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from snn_delays.checks import check_word, is_number, unshortened
 from snn_delays.errors import SnnDelaysError
-from snn_delays.fused import LifConstants, has_hooks
-from snn_delays.gemm import unmixed_matmul
 from snn_delays.network_format.arrays import shown
+from snn_delays.ops.fused import LifConstants, has_hooks
+from snn_delays.ops.gemm import unmixed_matmul
 
 _SURROGATES = {
     "atan": sj_surrogate.ATan,

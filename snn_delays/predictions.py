@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_delays.atomic import replacing
-from snn_delays.available_memory import total_bytes
 from snn_delays.engine import Network
 from snn_delays.engine.checks import clips_at_once
 from snn_delays.errors import DataError
+from snn_delays.system.atomic import replacing
+from snn_delays.system.available_memory import total_bytes
 from snn_delays.watching import by_steps
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from snn_delays.atomic import leftovers, locked, remove_leftovers, write_json, write_text
 from snn_delays.config import Recipe, load_recipe, make_recipe
 from snn_delays.errors import RunError
+from snn_delays.system.atomic import leftovers, locked, remove_leftovers, write_json, write_text
 
 Record = dict[str, Any]
 """A JSON object: one epoch's metrics, or a summary."""

@@ -17,7 +17,12 @@ import sys
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
-        *("snn_delays.training", "snn_delays.export", "snn_delays.plots", "snn_delays.cli.train"),
+        *(
+            "snn_delays.training.loop",
+            "snn_delays.export",
+            "snn_delays.plots.run",
+            "snn_delays.cli.train",
+        ),
         *(
             "snn_delays.data.synthetic",
             "snn_delays.data.loading",
@@ -63,10 +68,10 @@ def finish(process, limit_s=120):
 def _child(words, output, begun, fault=None, save_every_s=None, counts=None):
     import torch
 
-    from snn_delays import keeping
     from snn_delays.cli import main
     from snn_delays.errors import Interrupted
-    from snn_delays.signals import Signals
+    from snn_delays.system.signals import Signals
+    from snn_delays.training import keeping
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
@@ -93,7 +98,7 @@ def _child(words, output, begun, fault=None, save_every_s=None, counts=None):
 
 def _inject(fault):
     """Count the calls, and let one of them go wrong after it has done half its work."""
-    from snn_delays import checkpoint
+    from snn_delays.training import checkpoint
 
     calls = dict.fromkeys(CALLS, 0)
 

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import save_file
 from tiny import tiny_recipe
 
-from snn_delays import training
-from snn_delays.assembly import Splits
 from snn_delays.distributed import Share, backward, joined
 from snn_delays.errors import DataError, TrainingError
 from snn_delays.networks import DelaySNN
 from snn_delays.runs import RunFolder
+from snn_delays.training import loop as training
+from snn_delays.training.assembly import Splits
 
 CASES = [
     {"learn_tau": learn_tau, "clips": clips, "dropout": dropout}

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from snn_delays import allocator
 from snn_delays.data.events import EventStore
 from snn_delays.data.hdf5 import write_events
 from snn_delays.data.sources import SOURCES
 from snn_delays.functional import delay_kernel
+from snn_delays.system import allocator
 
 BENCH = Path(__file__).resolve().parents[1] / "scripts" / "bench"
 SMALL = "hidden=6,6", "steps=20", "tail_steps=3", "max_delay=4", "dropout=0.0"

@@ -12,12 +12,12 @@ import pytest
 import torch
 from tiny import FLAGS, tiny_recipe
 
-from snn_delays import training
-from snn_delays.assembly import load_split, load_trained
 from snn_delays.data import make_synthetic
 from snn_delays.data.synthetic import SyntheticTask
 from snn_delays.nn import round_delays
-from snn_delays.reporting import Reporter
+from snn_delays.training import loop as training
+from snn_delays.training.assembly import load_split, load_trained
+from snn_delays.training.reporting import Reporter
 
 
 def test_train_leaves_a_finished_folder_and_says_how_good_it_is(call, tmp_path):

@@ -86,7 +86,7 @@ def test_what_is_no_network_json_says_what_to_do(call, trained, tmp_path):
 
 def test_a_package_that_is_not_installed_is_named(call, trained, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    monkeypatch.delitem(sys.modules, "snn_delays.netx_format", raising=False)
+    monkeypatch.delitem(sys.modules, "snn_delays.interchange.netx", raising=False)
     words = ["export", trained[0].network_file, "--to", "netx", "--fit", "-o", "x.net"]
     code, _, err = call(*words)
     assert code == 2
@@ -207,7 +207,7 @@ def test_cells_of_several_spikes_are_counted(capsys):
 
 def test_netx_is_measured_as_it_is_rounded(call, trained, tmp_path, monkeypatch):
     from snn_delays.chips import CHIPS, fit
-    from snn_delays.netx_format import netx_network
+    from snn_delays.interchange.netx import netx_network
 
     seen = []
     monkeypatch.setattr("snn_delays.cli.export_report.report", lambda *words: seen.append(words))

@@ -109,7 +109,7 @@ def test_a_bug_of_ours_is_a_line_and_a_traceback_on_request(call, monkeypatch, t
     def broken(*_args, **_kwargs):
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("snn_delays.plots.plot_run", broken)
+    monkeypatch.setattr("snn_delays.plots.run.plot_run", broken)
     code, _, err = call("plot", tmp_path)
     assert code == 1
     assert "Internal error (ZeroDivisionError: oops)" in err
@@ -122,7 +122,7 @@ def test_a_question_without_an_answer_does_nothing(call, monkeypatch, tmp_path):
     def asked(*_args, **_kwargs):
         raise typer.Abort
 
-    monkeypatch.setattr("snn_delays.plots.plot_run", asked)
+    monkeypatch.setattr("snn_delays.plots.run.plot_run", asked)
     code, _, err = call("plot", tmp_path)
     assert (code, err) == (1, "Error: The question was not answered, so nothing was done.\n")
 
@@ -131,7 +131,7 @@ def test_the_end_of_a_file_is_no_unanswered_question(call, monkeypatch, tmp_path
     def ended(*_args, **_kwargs):
         raise EOFError
 
-    monkeypatch.setattr("snn_delays.plots.plot_run", ended)
+    monkeypatch.setattr("snn_delays.plots.run.plot_run", ended)
     code, _, err = call("plot", tmp_path)
     assert code == 1
     assert "Internal error" in err

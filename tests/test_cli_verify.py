@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from sample_networks import clips, document
-from test_verify import inexact, needed
+from test_simulators_verify import inexact, needed
 
-from snn_delays import verify as verify_module
 from snn_delays.data import SyntheticTask, make_synthetic
 from snn_delays.network_format import parse, save_network
 from snn_delays.predictions import first_clips
-from snn_delays.verify import Report
+from snn_delays.simulators import verify as verify_module
+from snn_delays.simulators.verify import Report
 
 
 def fake_report(**changes):

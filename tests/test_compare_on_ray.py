@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import FLAGS, tiny_recipe
 
-from snn_delays.assembly import load_split, load_trained
 from snn_delays.cli.runners import choose_workforce
 from snn_delays.compare import on_ray
 from snn_delays.compare.jobs import Job
@@ -23,6 +22,7 @@ from snn_delays.errors import RunError, SnnDelaysError
 from snn_delays.evaluation import evaluate
 from snn_delays.nn import round_delays
 from snn_delays.runs import RunFolder
+from snn_delays.training.assembly import load_split, load_trained
 
 
 def archive(files):

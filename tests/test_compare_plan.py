@@ -4,11 +4,11 @@ import pytest
 import torch
 from tiny import tiny_recipe
 
-from snn_delays.assembly import network_from_recipe
 from snn_delays.compare import plan
 from snn_delays.compare.plan import ARMS, Study, load_study, make_cells, make_jobs, parse_axes
 from snn_delays.errors import MissingSplitError, RunError, SnnDelaysError
 from snn_delays.nn import delay_layers
+from snn_delays.training.assembly import network_from_recipe
 
 
 def cells_of(recipe, arms, axes=None):

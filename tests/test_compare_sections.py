@@ -8,7 +8,6 @@ import pytest
 from test_compare_report import STUDY
 from tiny import tiny_recipe
 
-from snn_delays.checkpoint import load_tensors
 from snn_delays.compare import figures
 from snn_delays.compare.origin import command, data, protocol, provenance
 from snn_delays.compare.report import make_report
@@ -20,6 +19,7 @@ from snn_delays.compare.wording import (
     signed,
 )
 from snn_delays.config import load_recipe
+from snn_delays.training.checkpoint import load_tensors
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from tiny import tiny_recipe
 
-from snn_delays.assembly import load_held_out, load_trained
 from snn_delays.compare import jobs as jobs_module
 from snn_delays.compare.answers import VARIANTS, answers_file, read_answers
 from snn_delays.compare.jobs import finished_summary, run_job
@@ -20,6 +19,7 @@ from snn_delays.errors import RunError, TrainingError
 from snn_delays.evaluation import evaluate
 from snn_delays.nn import round_delays
 from snn_delays.runs import RunFolder
+from snn_delays.training.assembly import load_held_out, load_trained
 
 
 def test_every_run_is_a_line_of_the_results(study):

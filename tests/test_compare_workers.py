@@ -81,8 +81,8 @@ def test_at_least_one_worker_and_thread():
     ],
 )
 def test_cores_are_shared_between_the_runs(monkeypatch, device, workers, jobs, expected):
-    monkeypatch.setattr("snn_delays.devices.check_device", lambda name: name)
-    monkeypatch.setattr("snn_delays.threads.core_count", lambda: 8)
+    monkeypatch.setattr("snn_delays.system.devices.check_device", lambda name: name)
+    monkeypatch.setattr("snn_delays.system.threads.core_count", lambda: 8)
     chosen = choose_workforce("local", None, workers, device, jobs)
     assert (chosen.workers, chosen.threads) == expected
     assert chosen.runner.keywords == {"workers": expected[0], "threads": expected[1]}

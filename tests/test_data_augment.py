@@ -20,7 +20,7 @@ from snn_delays.data.dataset import SpikeDataset
 from snn_delays.data.frames import FrameDataset
 from snn_delays.data.gsc import Frames
 from snn_delays.errors import DataError, RecipeError
-from snn_delays.training import _training_batch
+from snn_delays.training.loop import _training_batch
 
 SAMPLES = 6
 STORE = random_store(SAMPLES, seed=3)

@@ -17,7 +17,7 @@ from snn_delays.data.sources import SOURCES
 from snn_delays.errors import DataError, MissingSplitError
 from snn_delays.export import export_run
 from snn_delays.runs import RunFolder
-from snn_delays.training import train
+from snn_delays.training.loop import train
 from snn_delays.watching import watched
 
 soundfile = pytest.importorskip("soundfile", reason="the extra `gsc` is not installed")

@@ -21,7 +21,7 @@ from snn_delays.data.variants import (
     parse_variants,
 )
 from snn_delays.errors import DataError
-from snn_delays.plots import variant_curves
+from snn_delays.plots.run import variant_curves
 
 WINDOW = 200_000
 KINDS = [Variant("jitter", 30.0), Variant("jitter-channels", 30.0), Variant("delete", 0.4),

@@ -22,9 +22,9 @@ from snn_delays import distributed
 from snn_delays.cli import spread as spread_command
 from snn_delays.distributed import Share, World, backward, joined, launched_rank, total
 from snn_delays.errors import SnnDelaysError, TrainingError
+from snn_delays.ops.synchronised import batch_norm
 from snn_delays.runs import RunFolder
-from snn_delays.signals import Signals
-from snn_delays.synchronised import batch_norm
+from snn_delays.system.signals import Signals
 from snn_delays.watching import by_steps, watched
 
 SCRIPT = str(Path(__file__).parent / "spread_script.py")

@@ -35,7 +35,7 @@ def test_the_page_does_what_it_says(page, tmp_path, monkeypatch, shd_folder):
     if "data encode" in text:
         pytest.importorskip("soundfile", reason="the extra `gsc` is not installed")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("snn_delays.plots.plot_run", lambda *_: [])  # tests/test_plots.py draws
+    monkeypatch.setattr("snn_delays.plots.run.plot_run", lambda *_: [])
     (tmp_path / "FILE.h5").symlink_to(shd_folder / "shd_train.h5")
     for kind, block in FENCE.findall(text):
         if kind == "toml":
@@ -60,9 +60,9 @@ def run(line):
         assert words[0] == "pip", line
         return
     if words[1] == "verify" and find_spec("nest") is None:
-        return  # the extra `verify` is not installed; tests/test_verify.py has its own tests
+        return  # the extra `verify` is not installed; test_simulators_verify.py has its own tests
     if any("nir" in word.split(".") for word in words) and find_spec("nir") is None:
-        return  # the extra `nir` is not installed; tests/test_nir_format.py has its own tests
+        return  # the extra `nir` is not installed; test_interchange_nir.py has its own tests
     flags = SHORTER.get(words[1], [])
     if words[1] == "compare" and "--resume" in words:
         flags = ["--seeds", "1"]  # a study goes on with its own recipe

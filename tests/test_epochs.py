@@ -7,13 +7,13 @@ import pytest
 import torch
 from tiny import tiny_recipe, tiny_run
 
-from snn_delays import training
-from snn_delays.assembly import load_trained
 from snn_delays.errors import RecipeError
-from snn_delays.optimisation import Optimisation
-from snn_delays.progress import Progress
-from snn_delays.reporting import Reporter
 from snn_delays.runs import RunFolder
+from snn_delays.training import loop as training
+from snn_delays.training.assembly import load_trained
+from snn_delays.training.optimisation import Optimisation
+from snn_delays.training.progress import Progress
+from snn_delays.training.reporting import Reporter
 
 
 def test_every_epoch_has_an_order_of_its_own_and_the_mean_loss_of_its_clips(tmp_path, monkeypatch):

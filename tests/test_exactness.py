@@ -10,11 +10,9 @@ import pytest
 import torch
 from data_helpers import random_store, store_of
 from sample_networks import document
-from test_verify import needed
+from test_simulators_verify import needed
 from tiny import tiny_recipe
 
-from snn_delays import verify as verify_module
-from snn_delays.assembly import load_split, load_trained, network_from_recipe
 from snn_delays.config import load_recipe
 from snn_delays.data.dataset import SpikeDataset
 from snn_delays.engine import Engine
@@ -22,7 +20,9 @@ from snn_delays.export import run_network, to_network
 from snn_delays.fidelity import Fidelity, compare_engines
 from snn_delays.network_format import parse
 from snn_delays.nn import clamp_delays, round_delays
-from snn_delays.verify import verify
+from snn_delays.simulators import verify as verify_module
+from snn_delays.simulators.verify import verify
+from snn_delays.training.assembly import load_split, load_trained, network_from_recipe
 
 SHD = Path(__file__).parents[2] / "shared" / "data" / "shd"
 

@@ -10,13 +10,13 @@ from tiny import tiny_recipe
 from torch.nn.utils import prune
 
 from snn_delays import network_format as nf
-from snn_delays.assembly import load_split, load_trained, network_from_recipe
 from snn_delays.engine import Engine
 from snn_delays.errors import SnnDelaysError
 from snn_delays.evaluation import answer, evaluate
 from snn_delays.export import export_run, to_network
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import DelayLinear, round_delays
+from snn_delays.training.assembly import load_split, load_trained, network_from_recipe
 
 VARIANTS = {
     "hard": {},

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from snn_delays import functional as sf
 from snn_delays.errors import ShapeError, SnnDelaysError
-from snn_delays.gaussian import LOWEST_EXPONENT
+from snn_delays.ops.gaussian import LOWEST_EXPONENT
 
 
 def rand(*shape, seed=0, scale=1.0):

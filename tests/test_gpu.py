@@ -7,13 +7,13 @@ import pytest
 import torch
 from tiny import FLAGS, tiny_recipe
 
-from snn_delays import training
-from snn_delays.convolution import by_dft, direct
-from snn_delays.finite import FiniteCheck
 from snn_delays.networks import DelaySNN
 from snn_delays.neurons import kernels_can_be_compiled, lif
 from snn_delays.nn import round_delays
+from snn_delays.ops.convolution import by_dft, direct
 from snn_delays.runs import RunFolder
+from snn_delays.training import loop as training
+from snn_delays.training.finite import FiniteCheck
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,11 @@ def modules_loaded_by(code):
         ("import snn_delays", {"torch", "numpy", "spikingjelly", "matplotlib"}),
         ("import snn_delays.engine, snn_delays.network_format", {"torch", "spikingjelly"}),
         ("import snn_delays.predictions", {"torch", "spikingjelly"}),
-        ("import snn_delays.chips, snn_delays.netx_format", {"torch"}),
-        ("import snn_delays.clip_picture, snn_delays.verify", {"torch"}),
+        ("import snn_delays.chips, snn_delays.interchange.netx", {"torch"}),
+        ("import snn_delays.plots.clip, snn_delays.simulators.verify", {"torch"}),
         ("import snn_delays.cli", {"torch", "spikingjelly", "matplotlib"}),
         ("from snn_delays import load_recipe", {"torch", "spikingjelly"}),
-        ("import snn_delays.training", {"tonic", "torchaudio", "matplotlib.pyplot"}),
+        ("import snn_delays.training.loop", {"tonic", "torchaudio", "matplotlib.pyplot"}),
     ],
 )
 def test_imports_are_light(code, absent):
@@ -46,6 +47,34 @@ def test_only_neurons_imports_spikingjelly():
             if any(n.split(".")[0] == "spikingjelly" for n in names):
                 importers.add(path.name)
     assert importers == {"neurons.py"}
+
+
+def imported_by(path):
+    """Names of `snn_delays.…` that a file imports, also within functions, not for types only."""
+    body = ast.parse(path.read_text("utf-8")).body
+    for node in ast.walk(ast.Module([n for n in body if not isinstance(n, ast.If)], [])):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_imports_between_parts_go_one_way():
+    """A part is a package or a module directly in `snn_delays`; no two reach one another."""
+    parts = {p.stem for p in PACKAGE.iterdir() if p.is_dir() or p.suffix == ".py"}
+    graph = {part: set() for part in parts}
+    for path in PACKAGE.rglob("*.py"):
+        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        names = (name.split(".") for name in imported_by(path))
+        used = {name[1] for name in names if name[0] == "snn_delays" and len(name) > 1}
+        graph[part] |= (used & parts) - {part}
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError
+    for chain in (
+        "errors system network_format engine",
+        "ops functional nn networks training compare cli",
+    ):
+        places = [order.index(part) for part in chain.split()]
+        assert places == sorted(places)
 
 
 def test_every_public_name_resolves():

@@ -9,10 +9,10 @@ import sys
 import pytest
 from tiny import tiny_recipe
 
-from snn_delays import assembly
-from snn_delays.reporting import Reporter
 from snn_delays.runs import RunFolder
-from snn_delays.training import train
+from snn_delays.training import assembly
+from snn_delays.training.loop import train
+from snn_delays.training.reporting import Reporter
 
 
 class Watch(Reporter):

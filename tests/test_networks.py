@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from snn_delays.assembly import network_from_recipe
 from snn_delays.config import load_recipe
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.networks import DelaySNN, class_scores
 from snn_delays.neurons import LeakyIntegrator
 from snn_delays.nn import delay_layers, round_delays
+from snn_delays.training.assembly import network_from_recipe
 
 
 def network(**changes):

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from snn_delays import network_format as nf
 from snn_delays.config import load_recipe
-from snn_delays.convolution import best_blocks, sizes_of
 from snn_delays.engine import Engine
 from snn_delays.export import to_network
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import DelayLinear, clamp_delays, delay_layers, quantise, round_delays, set_sigma
+from snn_delays.ops.convolution import best_blocks, sizes_of
 
 
 @st.composite

@@ -9,8 +9,7 @@ from data_helpers import random_store
 from sample_networks import document
 from tiny import tiny_recipe
 
-from snn_delays import data, load_trained, training
-from snn_delays.atomic import locked
+from snn_delays import data, load_trained
 from snn_delays.compare import study
 from snn_delays.data.events import EventStore
 from snn_delays.data.hdf5 import read_events, write_events
@@ -21,8 +20,10 @@ from snn_delays.evaluation import load_for_network
 from snn_delays.network_format import parse, save_network
 from snn_delays.nn import delay_layers
 from snn_delays.predictions import first_clips, label_of
-from snn_delays.reporting import Reporter
 from snn_delays.runs import RunFolder
+from snn_delays.system.atomic import locked
+from snn_delays.training import loop as training
+from snn_delays.training.reporting import Reporter
 
 WORDS = ("--device", "cpu", "--set", "hidden=4", "--epochs", 1)
 

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import FLAGS, tiny_recipe
 
-from snn_delays.assembly import load_split, load_trained, network_from_recipe
 from snn_delays.chips import CHIPS, violations
 from snn_delays.config import load_recipe, make_recipe, parse_overrides
 from snn_delays.engine import Engine
@@ -24,6 +23,7 @@ from snn_delays.functional import (
 )
 from snn_delays.nn import DelayLinear, delay_statistics, quantise, round_delays
 from snn_delays.runs import RunFolder
+from snn_delays.training.assembly import load_split, load_trained, network_from_recipe
 
 TABLE = {"weight_bits": 3, "max_delay": 13, "delay_step": 2}
 

@@ -40,7 +40,7 @@ def test_every_snn_delays_command_runs(tmp_path, monkeypatch, shd_folder):
             assert words[0] in ("pip", "pytest"), command
             continue
         if words[0:2] == ["snn-delays", "verify"] and find_spec("nest") is None:
-            continue  # the extra `verify` is not installed; tests/test_verify.py has its own tests
+            continue  # without the extra `verify`: test_simulators_verify.py has its own tests
         words = [w if w != "DIR" else str(shd_folder) for w in words[1:]]
         main_and_check([*words, *SHORTER.get(words[0], [])], command)
         ran.append(words[0])

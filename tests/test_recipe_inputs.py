@@ -10,9 +10,9 @@ import json
 
 import pytest
 
-from snn_delays import assembly
 from snn_delays.config import Recipe, _keys, load_recipe, make_recipe, parse_overrides
 from snn_delays.errors import RecipeError, SnnDelaysError
+from snn_delays.training import assembly
 
 FIELDS = [key for key in _keys() if key not in ("augment", "quantization")]
 
@@ -101,7 +101,7 @@ def small_data(monkeypatch):
         return cut
 
     monkeypatch.setattr(assembly, "load_split", few)
-    monkeypatch.setattr("snn_delays.plots.plot_run", lambda *_: [])
+    monkeypatch.setattr("snn_delays.plots.run.plot_run", lambda *_: [])
 
 
 def taken(key):

@@ -11,10 +11,10 @@ import pytest
 from tiny import FLAGS, tiny_recipe
 
 from snn_delays import runs
-from snn_delays.atomic import locked
 from snn_delays.errors import RunError
 from snn_delays.provenance import processor
 from snn_delays.runs import RunFolder
+from snn_delays.system.atomic import locked
 
 
 @pytest.fixture

@@ -22,15 +22,15 @@ from safetensors.torch import save_file
 from sample_networks import document
 
 import snn_delays
-from snn_delays import checkpoint as ckpt
-from snn_delays.assembly import load_trained
 from snn_delays.data.fetch import unpack
 from snn_delays.data.hdf5 import unpacked
 from snn_delays.errors import DataError, NetworkFormatError, RunError
 from snn_delays.network_format import files, load_network
 from snn_delays.predictions import clips_from_npz
 from snn_delays.runs import RunFolder
-from snn_delays.training import train
+from snn_delays.training import checkpoint as ckpt
+from snn_delays.training.assembly import load_trained
+from snn_delays.training.loop import train
 
 PACKAGE = Path(snn_delays.__file__).parent
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}

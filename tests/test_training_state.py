@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from test_training import StopAfter
+from test_training_loop import StopAfter
 from tiny import tiny_recipe, tiny_run
 
-from snn_delays import assembly, training
-from snn_delays.assembly import load_split, load_trained, network_from_recipe, start_from
-from snn_delays.checkpoint import load_tensors, save_tensors
 from snn_delays.nn import delay_layers
 from snn_delays.runs import RunFolder
+from snn_delays.training import assembly
+from snn_delays.training import loop as training
+from snn_delays.training.assembly import load_split, load_trained, network_from_recipe, start_from
+from snn_delays.training.checkpoint import load_tensors, save_tensors
 
 
 def test_the_seed_draws_both_the_weights_and_the_order_of_the_clips(tmp_path, monkeypatch):

@@ -11,7 +11,6 @@ from sample_networks import document
 from tiny import FLAGS
 
 from snn_delays import data
-from snn_delays.assembly import load_trained
 from snn_delays.cli import console
 from snn_delays.cli.console import LoopWatcher, TerminalReporter
 from snn_delays.data.hdf5 import read_events
@@ -20,6 +19,7 @@ from snn_delays.evaluation import answer, evaluate
 from snn_delays.fidelity import compare_engines
 from snn_delays.nn import round_delays
 from snn_delays.predictions import predict, read_clips
+from snn_delays.training.assembly import load_trained
 from snn_delays.watching import by_steps, watched
 
 

@@ -2,7 +2,7 @@
 
 from snn_delays.config import load_recipe
 from snn_delays.runs import RunFolder
-from snn_delays.training import train
+from snn_delays.training.loop import train
 
 FLAGS = ["--set", "hidden=8", "--set", "batch_size=256", "--epochs", "2", "--device", "cpu"]
 """The same settings on the command line."""

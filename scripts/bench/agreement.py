@@ -16,8 +16,8 @@ from steps import example, our_network
 from torch.nn import functional as F
 
 from snn_delays.config import Recipe
-from snn_delays.convolution import Sizes, best_blocks, by_dft, direct
 from snn_delays.nn import delay_layers
+from snn_delays.ops.convolution import Sizes, best_blocks, by_dft, direct
 
 FEW_CLIPS = 4
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from snn_delays.allocator import keep_freed_memory
-from snn_delays.atomic import write_json
-from snn_delays.devices import device_name
 from snn_delays.provenance import git_commit, processor
+from snn_delays.system.allocator import keep_freed_memory
+from snn_delays.system.atomic import write_json
+from snn_delays.system.devices import device_name
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 

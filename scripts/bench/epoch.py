@@ -21,14 +21,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from snn_delays.assembly import load_split, network_from_recipe
 from snn_delays.config import Recipe, load_recipe
 from snn_delays.data import SpikeDataset
-from snn_delays.keeping import Keeper
-from snn_delays.optimisation import Optimisation
-from snn_delays.progress import Progress
-from snn_delays.reporting import Reporter
-from snn_delays.training import _train_batches, _training_batch
+from snn_delays.training.assembly import load_split, network_from_recipe
+from snn_delays.training.keeping import Keeper
+from snn_delays.training.loop import _train_batches, _training_batch
+from snn_delays.training.optimisation import Optimisation
+from snn_delays.training.progress import Progress
+from snn_delays.training.reporting import Reporter
 
 
 class Frames(Dataset[tuple[Tensor, int]]):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from common import arguments, interleaved, prepared, report
 
-from snn_delays.convolution import best_blocks, by_dft, dft_cost, direct, direct_cost, sizes_of
+from snn_delays.ops.convolution import best_blocks, by_dft, dft_cost, direct, direct_cost, sizes_of
 
 CENTRE = {"width": 256, "steps": 124, "batch": 64}
 SWEEPS = {

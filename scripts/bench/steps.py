@@ -9,11 +9,11 @@ from peer import Peer, PeerOptimisers
 from torch import Tensor
 from torch.nn import functional as F
 
-from snn_delays.assembly import network_from_recipe
 from snn_delays.config import Recipe
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import clamp_delays
-from snn_delays.optimisation import Optimisation
+from snn_delays.training.assembly import network_from_recipe
+from snn_delays.training.optimisation import Optimisation
 
 CHANNELS, EVENTS_PER_BIN = 140, 0.54  # of SHD at 10 ms and five channels in one
 CLASSES = {"shd": 20, "ssc": 35, "gsc": 35}

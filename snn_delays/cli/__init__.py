@@ -21,9 +21,9 @@ from snn_delays.cli import compare, data, evaluate, export, plot, run, train, ve
 from snn_delays.cli.console import error_console
 from snn_delays.cli.options import add_command
 from snn_delays.errors import Interrupted, SnnDelaysError
-from snn_delays.faults import disk_sentence, is_bad_name, is_out_of_memory
-from snn_delays.signals import Signals
-from snn_delays.spinning import limit_spinning
+from snn_delays.system.faults import disk_sentence, is_bad_name, is_out_of_memory
+from snn_delays.system.signals import Signals
+from snn_delays.system.spinning import limit_spinning
 
 
 class _Group(TyperGroup):

@@ -99,10 +99,10 @@ def compare_command(
 
     Ends with a report (report.html, report.md, results.csv).
     """
-    from snn_delays.atomic import locked
     from snn_delays.compare.plan import make_cells, make_jobs
     from snn_delays.compare.study import check_folder
     from snn_delays.runs import default_folder
+    from snn_delays.system.atomic import locked
 
     _refuse_what_has_no_effect(settings)
     arms = None if delays is None else delays.split(",")

@@ -27,7 +27,7 @@ from rich.progress import (
 
 from snn_delays.data.download import DownloadReporter
 from snn_delays.errors import SnnDelaysError
-from snn_delays.reporting import Reporter
+from snn_delays.training.reporting import Reporter
 from snn_delays.watching import watched
 
 _LINE_SECONDS = 10.0

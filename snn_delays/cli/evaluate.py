@@ -87,11 +87,11 @@ def _evaluate_run(
     device: str,
     output: Any,
 ) -> tuple[ClipDataset, Score]:
-    from snn_delays.assembly import load_split, load_trained
-    from snn_delays.devices import check_device
     from snn_delays.evaluation import check_data_fits, evaluate
     from snn_delays.nn import round_delays
     from snn_delays.runs import RunFolder
+    from snn_delays.system.devices import check_device
+    from snn_delays.training.assembly import load_split, load_trained
 
     device = check_device(device)
     net, recipe, classes = load_trained(RunFolder(target))
@@ -145,8 +145,8 @@ def _evaluate_variants(
     from rich.table import Table
 
     from snn_delays.data.variants import altered
-    from snn_delays.drawing import save_figure
-    from snn_delays.plots import variant_curves
+    from snn_delays.plots.drawing import save_figure
+    from snn_delays.plots.run import variant_curves
 
     accuracies = [score(altered(data, variant, seed)) for variant in variants]
     plain = score(data)

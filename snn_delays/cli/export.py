@@ -129,8 +129,8 @@ def export_command(
 
 
 def _write_schema(output: Path | None) -> None:
-    from snn_delays.atomic import write_json
     from snn_delays.network_format import json_schema
+    from snn_delays.system.atomic import write_json
 
     if output is None:
         print(json.dumps(json_schema(), indent=2))
@@ -158,7 +158,7 @@ def _read(source: Path) -> tuple[Network, Recipe | None]:
     """The network in a run folder (with its recipe), a network.json or a NIR file."""
     if not source.is_dir():
         if source.suffix == ".nir":
-            from snn_delays.nir_format import load_nir
+            from snn_delays.interchange.nir import load_nir
 
             return load_nir(source), None
         if source.suffix == SUFFIXES["netx"]:
@@ -225,11 +225,11 @@ def _checked(
 def _write(network: Network, path: Path, to: Format) -> Network:
     """Write the file; returns the network that it holds (netx rounds bias, threshold and leak)."""
     if to == "nir":
-        from snn_delays.nir_format import save_nir
+        from snn_delays.interchange.nir import save_nir
 
         save_nir(network, path)
     elif to == "netx":
-        from snn_delays.netx_format import netx_network, save_netx
+        from snn_delays.interchange.netx import netx_network, save_netx
 
         network = netx_network(network)
         save_netx(network, path)

@@ -54,7 +54,7 @@ def report(
 def _held_out(network: Network, recipe: Recipe | None, data_dir: Path | None) -> ClipDataset:
     """Clips that the network was not trained on; of an exported network, the test split."""
     if recipe is not None:
-        from snn_delays.assembly import load_held_out
+        from snn_delays.training.assembly import load_held_out
 
         return load_held_out(recipe, data_dir)
     from snn_delays.evaluation import load_for_network

@@ -49,7 +49,7 @@ def plot_command(
             "--clip and -o are for one clip, in a network.json",
             remedy="Name the network.json of the run, and DATA.",
         )
-    from snn_delays.plots import plot_run
+    from snn_delays.plots.run import plot_run
     from snn_delays.runs import RunFolder
 
     for path in plot_run(RunFolder(source), data_dir):
@@ -57,9 +57,9 @@ def plot_command(
 
 
 def _plot_clip(network: Path, data: Path, clip: int, path: Path) -> None:
-    from snn_delays.clip_picture import clip_picture
-    from snn_delays.drawing import save_figure
     from snn_delays.engine import Network
+    from snn_delays.plots.clip import clip_picture
+    from snn_delays.plots.drawing import save_figure
     from snn_delays.predictions import first_clips, label_of
 
     net = Network.load(network)

@@ -42,8 +42,8 @@ def choose_workforce(
         SnnDelaysError: options that do not go together; no Ray, or no cluster.
     """
     from snn_delays.compare.workers import run_locally
-    from snn_delays.devices import check_device
-    from snn_delays.threads import core_count
+    from snn_delays.system.devices import check_device
+    from snn_delays.system.threads import core_count
 
     if name == "ray":
         from snn_delays.compare.on_ray import cluster_cores, run_on_ray

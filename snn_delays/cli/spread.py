@@ -15,12 +15,12 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from snn_delays.atomic import write_bytes
 from snn_delays.config import Recipe
-from snn_delays.devices import check_device
 from snn_delays.distributed import World, joined, launched_rank
 from snn_delays.runs import RunFolder
-from snn_delays.training import train
+from snn_delays.system.atomic import write_bytes
+from snn_delays.system.devices import check_device
+from snn_delays.training.loop import train
 from snn_delays.watching import watched
 
 _NOTHING = b""

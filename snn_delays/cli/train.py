@@ -17,8 +17,8 @@ from snn_delays.errors import DataError, Interrupted, MachineFault, RunError
 if TYPE_CHECKING:
     from snn_delays.config import Recipe
     from snn_delays.distributed import World
-    from snn_delays.reporting import Reporter
     from snn_delays.runs import RunFolder
+    from snn_delays.training.reporting import Reporter
 
 _COSTLY_ROUNDING = 0.05
 """The share of clips that rounding may cost before it is worth a word."""
@@ -75,7 +75,7 @@ def train_command(
     from snn_delays.runs import RunFolder, default_folder
 
     if deterministic:
-        from snn_delays.devices import be_deterministic
+        from snn_delays.system.devices import be_deterministic
 
         be_deterministic()
     if launched_rank():
@@ -155,10 +155,10 @@ def train_to_folder(
     world: World | None,
 ) -> dict[str, Any]:
     """Train, export and plot into a run folder; `output` None is quiet."""
-    from snn_delays.devices import check_device
     from snn_delays.export import export_run
-    from snn_delays.faults import explained
-    from snn_delays.training import train
+    from snn_delays.system.devices import check_device
+    from snn_delays.system.faults import explained
+    from snn_delays.training.loop import train
 
     reporter = _reporter(folder, output, tensorboard)
     if output is not None:
@@ -188,18 +188,18 @@ def train_to_folder(
 
 def _reporter(folder: RunFolder, output: Any, tensorboard: bool) -> Reporter:
     """What is told of the run: the terminal, TensorBoard, both or neither."""
-    from snn_delays.reporting import Reporters
+    from snn_delays.training.reporting import Reporters
 
     told: list[Reporter] = [] if output is None else [TerminalReporter(output)]
     if tensorboard:
-        from snn_delays.tensorboard import TensorBoardReporter
+        from snn_delays.training.tensorboard import TensorBoardReporter
 
         told.append(TensorBoardReporter(folder.tensorboard))
     return Reporters(*told)
 
 
 def _plot(folder: RunFolder, data_dir: Path | None) -> list[Path]:
-    from snn_delays.plots import plot_run
+    from snn_delays.plots.run import plot_run
 
     try:
         return plot_run(folder, data_dir)

@@ -12,7 +12,7 @@ from snn_delays.cli.console import console
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from snn_delays.verify import Report
+    from snn_delays.simulators.verify import Report
 
 
 def verify_command(
@@ -32,7 +32,7 @@ def verify_command(
     """
     from snn_delays.engine import Network
     from snn_delays.predictions import first_clips
-    from snn_delays.verify import verify
+    from snn_delays.simulators.verify import verify
 
     net = Network.load(network)
     report = verify(net, first_clips(data, net, clips), simulator)

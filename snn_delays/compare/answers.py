@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_delays.assembly import load_split, load_trained
-from snn_delays.atomic import replacing
 from snn_delays.data import SpikeDataset
 from snn_delays.data.variants import altered, parse_variants
 from snn_delays.errors import RunError
 from snn_delays.evaluation import evaluate
 from snn_delays.nn import round_delays
 from snn_delays.runs import RunFolder
+from snn_delays.system.atomic import replacing
+from snn_delays.training.assembly import load_split, load_trained
 
 VARIANTS = ("jitter=5,10,20,40", "delete=0.1,0.2,0.4", "reverse", "counts-only")
 """How test spikes are altered, see `data.variants`; every run gets the same altered clips."""

@@ -18,13 +18,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
-from snn_delays.checkpoint import load_tensors
 from snn_delays.compare.plan import ARMS
 from snn_delays.compare.results import CellResult, variant_accuracies
 from snn_delays.compare.statistics import Spread, confusion
 from snn_delays.data.variants import Variant
-from snn_delays.plots import layer_title
+from snn_delays.plots.run import layer_title
 from snn_delays.runs import Record
+from snn_delays.training.checkpoint import load_tensors
 
 _PIXELS_PER_INCH = 96
 _STYLE: Any = {

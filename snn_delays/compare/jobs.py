@@ -12,14 +12,14 @@ from typing import TypeAlias
 
 from snn_delays.compare.answers import are_current, write_answers
 from snn_delays.config import Recipe
-from snn_delays.devices import check_device
 from snn_delays.errors import RunError, SnnDelaysError
 from snn_delays.export import export_run
-from snn_delays.plots import plot_run
-from snn_delays.reporting import Reporter
+from snn_delays.plots.run import plot_run
 from snn_delays.runs import Record, RunFolder
-from snn_delays.tensorboard import TensorBoardReporter
-from snn_delays.training import train
+from snn_delays.system.devices import check_device
+from snn_delays.training.loop import train
+from snn_delays.training.reporting import Reporter
+from snn_delays.training.tensorboard import TensorBoardReporter
 
 Setting: TypeAlias = tuple[tuple[str, str], ...]
 """Values of a study's axes: (recipe field, value as typed) pairs."""

@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
-from snn_delays.atomic import write_bytes
 from snn_delays.compare.jobs import Job, Result, attempt
 from snn_delays.errors import RunError, SnnDelaysError
+from snn_delays.system.atomic import write_bytes
 
 ATTEMPTS = 4
 """How often a run is begun whose machine or process was lost."""

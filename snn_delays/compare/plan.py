@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from snn_delays.assembly import load_split, network_from_recipe
-from snn_delays.atomic import write_json
 from snn_delays.compare.jobs import Job, Setting
 from snn_delays.config import Recipe, changed, make_recipe, parse_overrides
 from snn_delays.errors import RunError, SnnDelaysError
 from snn_delays.nn import delay_layers
+from snn_delays.system.atomic import write_json
+from snn_delays.training.assembly import load_split, network_from_recipe
 
 
 @dataclass(frozen=True)

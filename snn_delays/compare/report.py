@@ -12,7 +12,6 @@ from pathlib import Path
 
 import jinja2
 
-from snn_delays.atomic import write_text
 from snn_delays.compare import origin, sections
 from snn_delays.compare.jobs import Job
 from snn_delays.compare.plan import Study
@@ -20,6 +19,7 @@ from snn_delays.compare.results import Results
 from snn_delays.compare.sections import Section, Table
 from snn_delays.compare.wording import seeds_text, verdict, warnings
 from snn_delays.errors import SnnDelaysError
+from snn_delays.system.atomic import write_text
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from snn_delays.checkpoint import load_tensors
 from snn_delays.compare.figures import Picture, axis_picture, pictures
 from snn_delays.compare.jobs import Job, Setting
 from snn_delays.compare.plan import ARMS
@@ -27,6 +26,7 @@ from snn_delays.compare.wording import (
     signed,
 )
 from snn_delays.errors import SnnDelaysError
+from snn_delays.training.checkpoint import load_tensors
 
 _MOST_SPEAKERS = 40
 

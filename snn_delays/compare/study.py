@@ -9,10 +9,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from snn_delays.atomic import write_text
 from snn_delays.compare.jobs import Job, Result, Runner, finished_summary
 from snn_delays.errors import RunError, SnnDelaysError
 from snn_delays.runs import Record
+from snn_delays.system.atomic import write_text
 
 COLUMNS = (
     "delays",

@@ -14,10 +14,10 @@ import torch
 from snn_delays.compare.answers import VARIANTS
 from snn_delays.compare.jobs import Job
 from snn_delays.data.variants import parse_variants
-from snn_delays.devices import check_device
-from snn_delays.reporting import Reporter
 from snn_delays.runs import Record, RunFolder
-from snn_delays.training import train
+from snn_delays.system.devices import check_device
+from snn_delays.training.loop import train
+from snn_delays.training.reporting import Reporter
 
 _LONGEST_SECONDS = 5.0
 _RUN_SECONDS = 3.0

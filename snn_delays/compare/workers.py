@@ -18,7 +18,7 @@ import torch
 
 from snn_delays.compare.jobs import Job, Result, attempt
 from snn_delays.errors import RunError, SnnDelaysError
-from snn_delays.signals import Signals
+from snn_delays.system.signals import Signals
 
 _PATIENCE_SECONDS = 10.0
 

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snn_delays.compiled import compiled
 from snn_delays.data.events import EventStore
+from snn_delays.system.compiled import compiled
 
 _INT32_CELLS = 2**31 - 1
 

@@ -30,7 +30,7 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy import special
 
-from snn_delays.compiled import compiled
+from snn_delays.system.compiled import compiled
 
 CHANNELS = 700
 RATE = 24_000  # Hz, of the membrane and all after it

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snn_delays.errors import DataError, DownloadError
-from snn_delays.faults import is_bad_name
+from snn_delays.system.faults import is_bad_name
 
 _CHUNK = 1 << 18
 # URLError, timeouts and resets are OSErrors; a malformed address is a ValueError

@@ -15,11 +15,11 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from snn_delays.atomic import replacing, write_text
 from snn_delays.data.download import Archive, DownloadReporter, by_hand, download
 from snn_delays.data.presence import is_damaged
 from snn_delays.data.sources import Source, find_source, sidecar
 from snn_delays.errors import DataError, DataWriteError
+from snn_delays.system.atomic import replacing, write_text
 
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
 

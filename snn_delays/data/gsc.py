@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from snn_delays.atomic import replacing
 from snn_delays.data.audio import read_wav
 from snn_delays.data.cache import cache_error, cache_folder
 from snn_delays.data.sources import PARTS
 from snn_delays.errors import DataError, DataWriteError
+from snn_delays.system.atomic import replacing
 from snn_delays.watching import by_steps
 
 RATE = 16_000

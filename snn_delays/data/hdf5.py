@@ -19,10 +19,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_delays.atomic import replacing_all
 from snn_delays.data.events import LARGEST_CHANNELS, LARGEST_TIME_US, EventStore, offsets_of
 from snn_delays.data.heap import check_ragged
 from snn_delays.errors import DataError, DataWriteError
+from snn_delays.system.atomic import replacing_all
 from snn_delays.watching import by_steps
 
 _BLOCK = 1024  # clips read and checked at a time, which bounds the memory needed

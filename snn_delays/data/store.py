@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from snn_delays.atomic import remove_leftovers, replacing
 from snn_delays.data.cache import cache_error, cache_folder
 from snn_delays.data.events import DTYPES, EventStore, SourceFile
 from snn_delays.data.hdf5 import read_events, unpacked
 from snn_delays.data.sources import fetched_sha256, sidecar
 from snn_delays.errors import DataError, DataWriteError
+from snn_delays.system.atomic import remove_leftovers, replacing
 
 _STORE_VERSION = 2  # raise it when the meaning of a store changes: old ones are then left unread
 

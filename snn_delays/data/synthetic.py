@@ -31,11 +31,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_delays.atomic import write_bytes, write_text
 from snn_delays.data.cache import cache_error, cache_folder
 from snn_delays.data.events import EventStore, offsets_of
 from snn_delays.data.hdf5 import image
 from snn_delays.errors import DataError
+from snn_delays.system.atomic import write_bytes, write_text
 
 _GENERATOR_VERSION = 1  # raise it when the same parameters would give other spikes
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from snn_delays.available_memory import total_bytes
 from snn_delays.errors import NetworkFormatError, ShapeError, SnnDelaysError
 from snn_delays.network_format import LIF, Layer, Network
 from snn_delays.network_format.models import LARGEST_SUM
+from snn_delays.system.available_memory import total_bytes
 
 # What the largest current may grow by: sums over 2e6 steps, twice (a membrane without leak, then
 # the mean over time), and 127 spikes of an input in one step.

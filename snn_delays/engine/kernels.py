@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from snn_delays.compiled import compiled
+from snn_delays.system.compiled import compiled
 
 GROUP = 4  # contacts added in one pass over a line of currents
 GROUP_TILE = 6  # groups added before the next output: their input rows stay in the L1 cache

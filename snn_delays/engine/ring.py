@@ -5,8 +5,8 @@ Memory is `max delay + 1` currents per neuron, however long the stream.
 
 from __future__ import annotations
 
-from snn_delays.compiled import compiled
 from snn_delays.engine.kernels import charge
+from snn_delays.system.compiled import compiled
 
 
 @compiled

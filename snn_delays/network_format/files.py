@@ -17,10 +17,10 @@ import numpy as np
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from snn_delays import atomic
 from snn_delays.errors import NetworkFormatError
 from snn_delays.network_format.arrays import shown
 from snn_delays.network_format.models import FORMAT, FORMAT_VERSION, Layer, Network
+from snn_delays.system import atomic
 
 MAX_BYTES = 128 * 2**20  # of JSON text, before and after decompression
 _MAX_LISTS = 2**24  # and objects; each takes up to 30 times its text once it is parsed

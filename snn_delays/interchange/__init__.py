@@ -1,0 +1,1 @@
+"""network.json in the formats of others: NIR, and Lava's netx for Loihi 2."""

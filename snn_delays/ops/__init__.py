@@ -1,0 +1,1 @@
+"""The operations behind functional, nn and neurons, each as fast as this machine allows."""

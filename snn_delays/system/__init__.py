@@ -1,0 +1,1 @@
+"""The machine below: whole files, signals, faults, memory, threads, devices, compiled loops."""

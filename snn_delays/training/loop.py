@@ -1,0 +1,347 @@
+"""Training: from a recipe to a run folder with a trained, rounded, tested network.
+
+`train` is the whole story; the functions below it are its parts. Every epoch draws its randomness
+from (seed, epoch), and `Keeper` saves how far it has come, so a resumed run goes on exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from snn_delays.config import Recipe
+from snn_delays.data import ClipDataset
+from snn_delays.data.augment import augmented_batch
+from snn_delays.distributed import Share, World, backward, of_whole_batch
+from snn_delays.errors import RecipeError
+from snn_delays.evaluation import evaluate
+from snn_delays.network_format.arrays import shown
+from snn_delays.networks import DelaySNN
+from snn_delays.neurons import kernels_can_be_compiled
+from snn_delays.nn import clamp_delays, delay_statistics, round_delays, set_sigma
+from snn_delays.ops.gemm import gpu_precision
+from snn_delays.runs import Record, RunFolder, as_folder
+from snn_delays.system import available_memory, faults
+from snn_delays.system.allocator import keep_freed_memory
+from snn_delays.system.devices import device_name
+from snn_delays.training import checkpoint as ckpt
+from snn_delays.training import memory
+from snn_delays.training.assembly import Splits, load_splits, network_from_recipe, start_from
+from snn_delays.training.finite import FiniteCheck
+from snn_delays.training.keeping import Keeper
+from snn_delays.training.optimisation import Optimisation, sigma_at
+from snn_delays.training.progress import Position, Progress, load_progress
+from snn_delays.training.reporting import Reporter
+from snn_delays.training.summary import session, summarise
+
+MANY_LATE = 0.01
+"""A share of spikes after the last step that the user is told of."""
+
+
+def train(
+    recipe: Recipe,
+    folder: RunFolder | str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    world: World | None = None,
+) -> Record:
+    """Train by a recipe, and leave the chosen network and its results in a run folder.
+
+    Args:
+        recipe: the resolved recipe, as `load_recipe` gives it.
+        folder: where to write; an existing run is refused unless `resume`.
+        data_dir: where the data files lie (not needed for `synthetic`).
+        device: a torch device, `cpu` or `cuda`.
+        resume: continue the run in `folder` from where it was last saved; one that is finished is
+            left as it is.
+        reporter: receives progress.
+        world: the processes this run is spread over, each of which calls this with a folder of its
+            own; their device goes before `device`.
+    Returns:
+        The summary, as stored in `summary.json`.
+    Raises:
+        DataError: data is missing or damaged, or other processes read other data.
+        RunError: the folder is in the way, or its run was started with another recipe or other
+            data, or is damaged.
+        RecipeError: the run cannot fit into memory.
+        TrainingError: the loss or a gradient became infinite or not a number.
+        MachineFault: memory or the disk gave out; the message says what is kept.
+        KeyboardInterrupt: Ctrl-C or (as `Terminated`) SIGTERM; the state is saved first.
+    """
+    began = time.perf_counter()
+    if not isinstance(recipe, Recipe):
+        expected = "a Recipe, as `load_recipe` gives it"
+        raise RecipeError("`recipe`", expected, shown(recipe))
+    folder = as_folder(folder)
+    device = device if world is None else str(world.device)
+    folder.check(recipe, resume)
+    reporter = reporter or Reporter()
+    if resume and folder.is_finished():
+        folder.remove_leftovers()
+        reporter.message("The run is finished: nothing is trained or tested again")
+        return folder.summary()
+    limit, free = available_memory.total_bytes(device), available_memory.free_bytes(device)
+
+    def kept() -> str:
+        return folder.how_to_go_on(data_dir) if folder.checkpoint_file.exists() else ""
+
+    def smaller_batch() -> str:
+        return memory.advice(memory.fitting_batch(recipe, *sizes, free))
+
+    sizes = (recipe.steps, 1)  # channels and classes, until the data says
+    with faults.explained(kept, smaller_batch):
+        if device.startswith("cuda") and not kernels_can_be_compiled():
+            reporter.message(
+                "No C compiler or Python headers (gcc, python3-dev) here: training is much slower"
+            )
+        reporter.message(f"Reading {recipe.dataset}")
+        splits = load_splits(recipe, data_dir, device)
+        keep_freed_memory()  # not before: packing data frees gigabytes
+        if world is not None:
+            world.check_data(splits.fingerprint())
+        sizes = (splits.train.channels, len(splits.train.classes))
+        free = available_memory.free_bytes(device)  # the data have theirs now
+        if (dropped := splits.train.dropped_share) > MANY_LATE:
+            length = recipe.steps * recipe.dt_ms
+            reporter.message(f"Leaving out {dropped:.0%} of the spikes, those after {length:g} ms")
+        _refuse_lone_clip(recipe, len(splits.train))
+        together = min(recipe.batch_size, len(splits.train))
+        clips = together if world is None else math.ceil(together / world.size)
+        memory.refuse_too_large(recipe, *sizes, clips, device, limit)
+        torch.manual_seed(_seed(recipe.seed, 0))
+        net = network_from_recipe(recipe, *sizes).to(device)
+        if recipe.init is not None and not (resume and folder.checkpoint_file.is_file()):
+            start_from(net, recipe.init)
+        with folder.claimed(recipe, resume):
+            progress, seconds = _train_epochs(net, splits, recipe, folder, resume, reporter, world)
+        reporter.message("Testing the chosen network")
+        ckpt.load_model_state(net, progress.best, folder.checkpoint_file)
+        facts = {"epoch": progress.best_epoch, "classes": list(splits.train.classes)}
+        ckpt.save_tensors(folder.model_file, ckpt.model_state(net), facts)
+        summary = summarise(net, splits, recipe, progress, world)
+        summary["wall_seconds"] = round(seconds + time.perf_counter() - began, 3)
+        summary["device"] = device_name(device)
+        folder.write_summary(summary)
+    return summary
+
+
+def _train_epochs(
+    net: DelaySNN,
+    splits: Splits,
+    recipe: Recipe,
+    folder: RunFolder,
+    resume: bool,
+    reporter: Reporter,
+    world: World | None,
+) -> tuple[Progress, float]:
+    """All epochs, or those that an earlier session left; also the seconds which that one took."""
+    optimisation = Optimisation(net, recipe)
+    folder.remove_leftovers()
+    if not resume:
+        folder.start(recipe)
+    origin = {"recipe": recipe.model_dump(mode="json"), "data": splits.fingerprint()}
+    progress = Progress(origin=origin)
+    if resume and folder.checkpoint_file.exists():
+        progress = load_progress(folder.checkpoint_file, net, optimisation, origin)
+        folder.write_metrics(progress.history)  # they are written after the checkpoint
+    elif resume:
+        reporter.message("There is no last.ckpt to go on from: starting from the beginning")
+    if changed := progress.goes_on(session(str(next(net.parameters()).device))):
+        reporter.message(f"Going on with other code or elsewhere (changed: {', '.join(changed)})")
+    earlier = progress.seconds
+    batches = math.ceil(len(splits.train) / recipe.batch_size)
+    reporter.start(recipe.epochs, len(progress.history), batches)
+    try:
+        with Keeper(folder.checkpoint_file, net, optimisation, progress) as keeper:
+            for epoch in range(len(progress.history), recipe.epochs):
+                record = _run_epoch(
+                    net, optimisation, splits, recipe, epoch, reporter, keeper, world
+                )
+                if world is not None:
+                    world.check_equal(net, epoch + 1)
+                reporter.measured(record, net)
+                with keeper.held():
+                    optimisation.end_epoch()
+                    _finish_epoch(net, splits, progress, record)
+                    keeper.save()
+                    folder.write_metrics(progress.history)
+                reporter.epoch(record)
+    finally:
+        reporter.stop()
+    return progress, earlier
+
+
+def _refuse_lone_clip(recipe: Recipe, clips: int) -> None:
+    """Batch norm needs two values of a channel in each batch."""
+    last = clips % recipe.batch_size or recipe.batch_size
+    if min(last, clips) * (recipe.steps + recipe.tail_steps) == 1:
+        raise RecipeError(
+            f"The last of the batches that {clips} clips make, one clip of one step, is too small "
+            "for batch norm",
+            remedy="Choose another batch_size.",
+        )
+
+
+def _seed(*numbers: int) -> int:
+    """An independent torch seed for each (seed, epoch, ...); epoch 0 is for initialisation."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _run_epoch(
+    net: DelaySNN,
+    optimisation: Optimisation,
+    splits: Splits,
+    recipe: Recipe,
+    epoch: int,
+    reporter: Reporter,
+    keeper: Keeper,
+    world: World | None,
+) -> Record:
+    """Train one epoch (from 0) or what is left of it, evaluate live and rounded: its metrics."""
+    sigma = sigma_at(recipe, epoch)
+    set_sigma(net, sigma)
+    torch.manual_seed(_seed(recipe.seed, epoch + 1))
+    record: Record = {"epoch": epoch + 1, "sigma": sigma, "rates": optimisation.rates()}
+    with gpu_precision(next(net.parameters()).device, recipe.tf32):
+        record |= _train_batches(
+            net, optimisation, splits.train, recipe, epoch, reporter, keeper, world
+        )
+    if splits.choosing is not None:
+        name = "valid" if recipe.protocol == "valid" else "test"
+        live = evaluate(net, splits.choosing, recipe.evaluation_batch, world)
+        rounded = live  # delays that are not learned are integers already
+        if recipe.delays == "learned":
+            rounded = evaluate(round_delays(net), splits.choosing, recipe.evaluation_batch, world)
+        record[f"{name}_accuracy_live"] = live.accuracy
+        record[f"{name}_accuracy"] = rounded.accuracy
+    record["delays"] = {
+        name: {k: v for k, v in asdict(s).items() if k != "histogram"}
+        for name, s in delay_statistics(net).items()
+    }
+    return record
+
+
+def _finish_epoch(net: DelaySNN, splits: Splits, progress: Progress, record: Record) -> None:
+    """Add an epoch's metrics to the history, and keep its network if it is the best."""
+    progress.history.append(record)
+    progress.training_seconds += record["train_seconds"]
+    progress.position = None
+    if _is_best(progress, splits):
+        progress.best, progress.best_epoch = ckpt.model_state(net), record["epoch"]
+
+
+def _train_batches(
+    net: DelaySNN,
+    optimisation: Optimisation,
+    data: ClipDataset,
+    recipe: Recipe,
+    epoch: int,
+    reporter: Reporter,
+    keeper: Keeper,
+    world: World | None,
+) -> Record:
+    """One pass over the training data in random order; loss, accuracy and spike rates.
+
+    Goes on from `keeper.progress.position` where the epoch was begun before. Clips have the
+    recipe's fixed length, so every step counts and the scores need no mask.
+    """
+    net.train()
+    check = FiniteCheck(net)
+    keeper.before_saving = check.ask
+    order = torch.randperm(len(data)).split(recipe.batch_size)
+    device = next(net.parameters()).device
+    position = keeper.progress.position
+    if position is None:
+        position = Position.first(net, device)
+        position.keep_random(device)  # whenever the run is stopped, it has them
+        keeper.progress.position = position
+    position.restore_random(device)
+    sums, began, earlier = position.sums, time.perf_counter(), position.seconds
+    for number in range(position.batches, len(order)):
+        with keeper.held():
+            share = None if world is None else world.share(len(order[number]))
+            x, labels, targets = _training_batch(data, order[number], recipe, epoch, number, share)
+            with _autocast(recipe, device):
+                result = net.simulate(x, share=share)
+            optimisation.zero_grad()
+            loss = backward(F.cross_entropy(result.scores.float(), targets), net, share)
+            skip = check.look(loss, epoch, number)
+            if recipe.clip_norm is not None:
+                nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
+            optimisation.step(skip)
+            clamp_delays(net)
+            sums["loss"] += loss * len(order[number])
+            right = (result.scores.detach().argmax(1) == labels).sum()
+            rates = torch.stack([s.detach().mean() for s in result.spikes]) * len(labels)
+            sums["correct"] += of_whole_batch(right, share)
+            sums["spikes"] += of_whole_batch(rates, share)
+            position.batches = number + 1
+            position.keep_random(device)
+            position.seconds = earlier + time.perf_counter() - began
+            if keeper.is_due():
+                keeper.save()
+        reporter.batch(epoch + 1, number + 1)
+    check.ask()
+    position.seconds = earlier + time.perf_counter() - began  # a GPU has caught up now
+    return {
+        "train_loss": float(sums["loss"]) / len(data),
+        "train_accuracy": int(sums["correct"]) / len(data),
+        "spike_rates": (sums["spikes"] / len(data)).tolist(),  # spikes per neuron and step
+        "train_seconds": round(position.seconds, 4),
+        "samples_per_second": round(len(data) / position.seconds, 2),
+    }
+
+
+def _training_batch(
+    data: ClipDataset,
+    indices: Tensor,
+    recipe: Recipe,
+    epoch: int,
+    batch: int,
+    share: Share | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch, or a share of it, as the recipe augments it.
+
+    Returns:
+        `x`, the labels, and the targets of the loss.
+    """
+    own = slice(None) if share is None else share.own
+    settings = recipe.augment.model_dump()
+    if not any(settings.values()):
+        x, labels = data.batch(indices[own])
+        return x, labels, labels
+    seed = _seed(recipe.seed, epoch + 1, batch)
+    x, targets = augmented_batch(data, indices, seed, **settings)  # drawn for the whole batch
+    return (
+        x[:, own],
+        data.labels[indices.to(data.labels.device, non_blocking=True)][own],
+        targets[own],
+    )
+
+
+def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    """bfloat16 autocast where the recipe asks for it, on CUDA only."""
+    if recipe.amp and device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _is_best(progress: Progress, splits: Splits) -> bool:
+    """Whether the epoch just finished is the one to keep (of equals, the first)."""
+    if splits.choosing is None:
+        return True
+    key = "valid_accuracy" if "valid_accuracy" in progress.history[-1] else "test_accuracy"
+    scores = [record[key] for record in progress.history]
+    return len(scores) == 1 or scores[-1] > max(scores[:-1])

@@ -1,0 +1,201 @@
+"""NEST and Brian2 give the engine's spikes; a network with one delay off by one does not."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from sample_networks import clips, document
+from test_engine import seven_tenths
+
+from snn_delays.errors import SnnDelaysError
+from snn_delays.network_format import parse
+from snn_delays.simulators import verify as verify_module
+from snn_delays.simulators.verify import SIMULATORS, verify
+from snn_delays.watching import watched
+
+
+def needed(simulator: str) -> None:
+    """Skip where `simulator` is not installed; one that is installed but broken must fail.
+
+    A numpy too new for Brian2 raises AttributeError in it; the extra `verify` rules that out.
+    """
+    try:
+        __import__(simulator)
+    except ModuleNotFoundError as error:
+        if error.name != simulator:
+            raise
+        pytest.skip(f"{simulator} is not installed")
+
+
+def inexact(**options: Any) -> dict[str, Any]:
+    """A network of trained-like size and weights, with bias, whose voltages are never ties."""
+    doc = document(sizes=(12, 20, 16, 4), max_delay=7, steps=40, tail_steps=14, **options)
+    rng = np.random.default_rng(1)
+    for layer in doc["layers"]:
+        shape = np.shape(layer["weights"])
+        layer["weights"] = (rng.normal(0.1, 0.5, shape) * (rng.random(shape) < 0.8)).tolist()
+        layer["bias"] = rng.normal(0, 0.1, shape[0]).tolist()
+    return doc
+
+
+CASES = [
+    ("nest", {}),
+    ("nest", {"kernel_count": 2, "decay_input": True, "tau": 1.3}),
+    ("nest", {"readout": "spike_count"}),
+    ("nest", {"tau": 1.005}),
+    ("brian2", {}),
+    ("brian2", {"kernel_count": 2, "decay_input": True, "tau": 1.3}),
+    ("brian2", {"soft": True}),
+    ("brian2", {"soft": True, "readout": "spike_count"}),
+]
+
+
+@pytest.mark.parametrize(("simulator", "options"), CASES)
+def test_simulator_gives_the_same_spikes_and_answers(
+    simulator: str, options: dict[str, Any]
+) -> None:
+    needed(simulator)
+    doc = inexact(**options)
+    told: list[tuple[str, int, int]] = []
+    with watched(lambda *words: told.append(words)):
+        report = verify(parse(doc), clips(doc, samples=2), simulator)
+    assert told == [(f"clips in {simulator}", done, 2) for done in range(3)]
+    assert report.margin > 1e-9
+    assert min(report.spikes) > 20
+    assert report.different_spikes == [0, 0]
+    assert report.largest_score_difference < 1e-9
+    assert report.same
+    if options.get("readout") == "spike_count":
+        assert report.output_spikes > 0
+        assert report.different_output_spikes == 0
+    else:
+        assert report.output_spikes is None
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS)
+def test_one_output_spike_less_is_found(simulator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed(simulator)
+    doc = inexact(readout="spike_count")
+    x = clips(doc, samples=1)
+    engine = verify_module.Engine
+    output = engine(parse(doc)).run(x).output
+    output[tuple(np.argwhere(output)[0])] = 0
+
+    class Wrong:
+        def __init__(self, network: Any) -> None:
+            self.engine = engine(network)
+
+        def run(self, x: np.ndarray) -> Any:
+            return dataclasses.replace(self.engine.run(x), output=output)
+
+    monkeypatch.setattr(verify_module, "Engine", Wrong)
+    report = verify(parse(doc), x, simulator)
+    assert report.different_spikes == [0, 0]
+    assert report.different_output_spikes == 1
+    assert not report.same
+
+
+def test_an_exact_tie_of_scaled_weights_is_the_same_in_brian2() -> None:
+    needed("brian2")
+    doc, x = seven_tenths()
+    report = verify(parse(doc), x, "brian2")
+    assert report.spikes == [1]
+    assert report.margin == 0
+    assert report.same
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS)
+def test_a_silent_network_is_verified_too(simulator: str) -> None:
+    needed(simulator)
+    doc = document()
+    x = np.zeros((1, 12, 5))
+    for layer in doc["layers"]:
+        layer["bias"] = [0.0] * layer["out_features"]
+    report = verify(parse(doc), x, simulator)
+    assert report.spikes == [0]
+    assert report.same
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS)
+def test_one_delay_off_by_one_is_found(simulator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed(simulator)
+    doc = inexact()
+    x = clips(doc, samples=2)
+    wrong = copy.deepcopy(doc)
+    layer = wrong["layers"][0]
+    o, i = np.unravel_index(np.argmax(np.abs(layer["weights"])), (20, 12))
+    layer["delays"][o][i][0] += 1 if layer["delays"][o][i][0] < 7 else -1
+    engine = verify_module.Engine
+    monkeypatch.setattr(verify_module, "Engine", lambda network: engine(parse(wrong)))
+    report = verify(parse(doc), x, simulator)
+    assert report.different_spikes[0] > 0
+    assert not report.same
+
+
+def test_what_cannot_be_verified_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    doc = document()
+    with pytest.raises(SnnDelaysError, match="`simulator` must be one of nest, brian2"):
+        verify(parse(doc), clips(doc), "spice")
+    analog = document(encoding="analog")
+    with pytest.raises(SnnDelaysError, match=r"`input\.encoding` must be 'spike_counts'"):
+        verify(parse(analog), clips(analog), "nest")
+    monkeypatch.setitem(SIMULATORS, "none", ("none", "no-such-distribution"))
+    with pytest.raises(SnnDelaysError, match="none is not installed"):
+        verify(parse(doc), clips(doc), "none")
+
+
+def test_nest_refuses_soft_reset() -> None:
+    needed("nest")
+    doc = document(soft=True)
+    with pytest.raises(SnnDelaysError, match="NEST has no soft reset"):
+        verify(parse(doc), clips(doc), "nest")
+
+
+def scaled(doc):
+    """The network with integer weights and a scale for each output; about the same weights."""
+    for layer in doc["layers"]:
+        weights = np.array(layer["weights"])
+        scale = np.abs(weights).max(axis=(1, 2)) / 127
+        layer["weights"] = np.rint(weights / scale[:, None, None]).tolist()
+        layer["weight_scale"] = scale.tolist()
+    return doc
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS)
+def test_integer_weights_and_their_scales_are_verified_too(simulator: str) -> None:
+    needed(simulator)
+    doc = scaled(inexact())
+    report = verify(parse(doc), clips(doc, samples=2), simulator)
+    assert report.margin > 1e-9
+    assert min(report.spikes) > 20
+    assert report.largest_score_difference < 1e-9
+    assert report.same
+
+
+def test_an_answer_that_differs_though_no_spike_does_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    needed("brian2")
+    doc = inexact()
+    x = clips(doc, samples=3)
+    engine = verify_module.Engine
+    scores = engine(parse(doc)).run(x).scores
+    scores[1, scores[1].argmax()] -= 1000.0
+
+    class Wrong:
+        def __init__(self, network: Any) -> None:
+            self.engine = engine(network)
+
+        def run(self, x: np.ndarray) -> Any:
+            return dataclasses.replace(self.engine.run(x), scores=scores)
+
+    monkeypatch.setattr(verify_module, "Engine", Wrong)
+    report = verify(parse(doc), x, "brian2")
+    assert report.different_spikes == [0, 0]
+    assert report.different_classes == 1
+    assert report.largest_score_difference == pytest.approx(1000)
+    assert not report.same
