@@ -185,3 +185,15 @@ def test_indices_in_order_cover_the_first_clips_once():
         whole = torch.cat(list(clips.in_order(size, count)))
         assert torch.equal(whole, torch.arange(min(count or 640, 640)))
         assert max(map(len, clips.in_order(size, count))) <= size
+
+
+def test_bars_have_room_on_a_narrow_terminal(clock):
+    """Every figure of the training's bar and a loop's beside it, on 80 columns."""
+    output = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    bars = console._bars(output)
+    bars.add_task("training", total=88200, completed=12345, unit="batches", rate="2301 clips/s")
+    bars.add_task("clips of synthetic valid", total=2000, unit="", rate="12301 a second")
+    output.print(bars.get_renderable())
+    shown = output.file.getvalue()
+    assert "…" not in shown
+    assert "12345/88200 batches left" in shown

@@ -20,10 +20,10 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Column
 
 from snn_delays.data.download import DownloadReporter
 from snn_delays.errors import SnnDelaysError
@@ -89,12 +89,11 @@ def _bars(output: Console, **options: bool) -> Progress:
     """Bars with time left; tasks have a `unit` and a `rate`."""
     return Progress(
         TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        BarColumn(),  # shrinks first
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[unit]}"),
-        TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[rate]}"),
         console=output,
         **options,  # type: ignore[arg-type]
