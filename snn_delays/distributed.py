@@ -47,7 +47,7 @@ class World:
         return Share(clips, slice(first, last) if first < last else slice(0, 1), first < last)
 
     def check_data(self, fingerprint: Mapping[str, Any]) -> None:
-        """Check that every process read the same data; of recordings, as many.
+        """Check that every process read the same data.
 
         Args:
             fingerprint: what this one read, as `Splits.fingerprint` gives it.

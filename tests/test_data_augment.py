@@ -212,6 +212,7 @@ def test_frames_know_shifts_and_cut_mix_only():
     frames = Frames(
         np.random.default_rng(0).normal(size=(4, 10, 6)).astype(np.float16),
         zeros, zeros, zeros, np.zeros(6, np.float32), np.ones(6, np.float32),
+        np.zeros(32, np.uint8),
     )  # fmt: skip
     data = FrameDataset(
         frames, np.arange(4), classes=("a", "b"), features="mel140", steps=10, name="gsc train"

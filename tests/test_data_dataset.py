@@ -66,7 +66,7 @@ def test_another_device_gets_these_frames_only():
     frames = Frames(
         np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float16),
         *(np.arange(6), np.zeros(6, np.int64), np.zeros(6, np.int64)),
-        *(np.ones(3, np.float32), np.full(3, 2, np.float32)),
+        *(np.ones(3, np.float32), np.full(3, 2, np.float32), np.zeros(32, np.uint8)),
     )
     data = FrameDataset(
         frames, [4, 1], classes=tuple("abcdef"), features="mel140", steps=4, name="gsc test"

@@ -155,6 +155,28 @@ def test_the_cache_is_used_and_remade_when_anything_changes(folder, tmp_path, mo
     assert not torch.equal(load(folder, "train").batch(torch.arange(8))[0], first)
 
 
+def test_another_recording_is_other_data(folder):
+    """Told from the recordings' bytes and splits: not from when or in which folder they changed."""
+
+    def digest(split="train"):
+        (file,) = data.load("gsc", split, data_dir=folder.parents[1]).files
+        assert file.name == folder.name
+        assert not file.fetched
+        return file.sha256
+
+    first = digest()
+    assert digest("test") == first
+    path = folder / "up" / "00000000_nohash_0.wav"
+    path.touch()
+    assert digest() == first
+    samples, _ = soundfile.read(path)
+    write(path, samples[::-1])
+    other = digest()
+    assert other != first
+    (folder / "testing_list.txt").write_text("yes/00000003_nohash_0.wav")
+    assert digest() not in (first, other)
+
+
 def test_a_run_keeps_its_normalisation(folder):
     valid = load(folder, "valid")
     stored = json.loads(json.dumps(valid.metadata))

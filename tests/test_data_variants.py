@@ -145,8 +145,10 @@ def test_words():
 
 def test_frames_have_no_spikes():
     zeros = np.zeros(1, np.int64)
-    frames = Frames(np.zeros((1, 2, 3), np.float16), zeros, zeros, zeros,
-                    np.zeros(3, np.float32), np.ones(3, np.float32))  # fmt: skip
+    frames = Frames(
+        *(np.zeros((1, 2, 3), np.float16), zeros, zeros, zeros),
+        *(np.zeros(3, np.float32), np.ones(3, np.float32), np.zeros(32, np.uint8)),
+    )
     data = FrameDataset(frames, [0], classes=("a",), features="mel140", steps=2, name="gsc test")
     with pytest.raises(DataError, match="gsc test holds frames"):
         altered(data, Variant("reverse"))

@@ -58,7 +58,7 @@ class ClipDataset(Dataset[Sample]):
         channel_bin: how many neighbouring channels of the source are summed.
         classes: class names, in the order of the labels.
         labels, speakers: int64 `[N]`, on the data set's device.
-        files: what they were read from; none for recordings.
+        files: what they were read from; recordings count as one.
         metadata: plain JSON facts about how the data was prepared, kept with a run.
         dropped_share: the share of events that lie at or after `steps`, and so are dropped.
     """

@@ -15,8 +15,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from snn_delays.data.dataset import ClipDataset, chosen_clips
+from snn_delays.data.events import SourceFile
 from snn_delays.data.gsc import Frames
 from snn_delays.errors import DataError
+
+_RECORDINGS = "speech_commands_v0.02"
+"""What stands for all recordings among the files that data was read from."""
 
 
 class FrameDataset(ClipDataset):
@@ -57,6 +61,7 @@ class FrameDataset(ClipDataset):
         self._frames = torch.from_numpy(np.asarray(frames.frames))
         self._clips = torch.from_numpy(chosen_clips(clips, len(frames.labels)))
         self.name, self.classes, self.steps = name, classes, steps
+        self.files = (SourceFile(_RECORDINGS, frames.recordings.tobytes().hex(), fetched=False),)
         self.channels = self._frames.shape[2]
         self.labels = torch.from_numpy(frames.labels)[self._clips]
         self.speakers = torch.from_numpy(frames.speakers)[self._clips]

@@ -31,7 +31,7 @@ BANDS = 140
 FEATURES = ("mel140", "published")
 
 _LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
-_FRAMES_VERSION = 2  # raise it when the same recordings would give other frames
+_FRAMES_VERSION = 3  # raise it when the same recordings would give other frames, or an index
 _BATCH = 256  # recordings at a time
 
 
@@ -54,6 +54,7 @@ class Frames:
         labels, speakers: int64 `[clips]`.
         parts: int64 `[clips]`, indices into `PARTS`.
         mean, deviation: float32 `[C]`, over the frames of train; a constant band has deviation 0.
+        recordings: uint8 `[32]`, the SHA-256 of the recordings' paths, splits and bytes.
     """
 
     frames: NDArray[np.float16]
@@ -62,6 +63,7 @@ class Frames:
     parts: NDArray[np.int64]
     mean: NDArray[np.float32]
     deviation: NDArray[np.float32]
+    recordings: NDArray[np.uint8]
 
 
 def list_clips(folder: Path, classes: tuple[str, ...]) -> list[Clip]:
@@ -179,7 +181,7 @@ def _write_frames(
     transform = log_mel(features)
     sums = np.zeros((2, BANDS))
     low, high = np.full(BANDS, np.inf), np.full(BANDS, -np.inf)
-    count = 0
+    count, recordings = 0, hashlib.sha256()
     with replacing(frames_file) as temporary:
         shape = (len(clips), STEPS, BANDS)
         frames = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
@@ -187,6 +189,9 @@ def _write_frames(
             group = clips[start : start + _BATCH]
             block = transform(np.stack([_second(folder / clip.path) for clip in group]))
             frames[start : start + _BATCH] = block
+            for clip in group:
+                content = hashlib.sha256((folder / clip.path).read_bytes()).hexdigest()
+                recordings.update(f"{clip.path} {clip.part} {content}\n".encode())
             known = frames[start : start + _BATCH][[clip.part == "train" for clip in group]]
             flat = known.reshape(-1, BANDS).astype(np.float64)
             sums += [flat.sum(0), (flat**2).sum(0)]
@@ -205,6 +210,7 @@ def _write_frames(
         "parts": np.array([PARTS.index(clip.part) for clip in clips], np.int64),
         "mean": mean.astype(np.float32),
         "deviation": np.where(low == high, 0, deviation).astype(np.float32),
+        "recordings": np.frombuffer(recordings.digest(), np.uint8),
     }
     index["sha256"] = np.frombuffer(_sealed(digest, index), np.uint8)
     with replacing(index_file) as temporary:

@@ -39,10 +39,7 @@ class Splits:
         return list(dict.fromkeys(file for split in splits if split for file in split.files))
 
     def fingerprint(self) -> Record:
-        """How a resumed run recognises its data: SHA-256 of the files, and clips of the splits.
-
-        Of recordings there are only the clips.
-        """
+        """How a resumed run recognises its data: SHA-256 of the files, and clips of the splits."""
         files = {file.name.removesuffix(".gz"): file.sha256 for file in self.files()}
         splits = (self.train, self.choosing, self.test)
         return files | {f"clips of {split.name}": len(split) for split in splits if split}
