@@ -1,4 +1,4 @@
-"""Keeping freed memory: large blocks come back without page faults."""
+"""Keeping freed memory: large blocks come back without page faults; what was free is returned."""
 
 import resource
 import subprocess
@@ -36,3 +36,26 @@ def test_where_it_applies_large_blocks_are_reused_without_page_faults(size):
     if int(page_faults("return", size)) < pages // 2:
         pytest.skip("this system's pages are large, or its allocator keeps them anyway")
     assert int(page_faults("keep", size)) < pages // 100
+
+
+HOLES = """
+import resource, sys
+from pathlib import Path
+from snn_delays.system.allocator import keep_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+blocks = [b"x" * 2**16 for _ in range(2**11)]  # 128 MiB, below what is mapped alone
+last = b"x" * 2**16  # holds the heap's end
+del blocks
+before = resident()
+print(before - resident() if keep_freed_memory() else "impossible")
+"""
+
+
+def test_what_was_free_before_is_returned():
+    done = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
+    if done.stdout.strip() == "impossible":
+        pytest.skip("only glibc can be told to keep freed memory")
+    assert int(done.stdout) > 2**26

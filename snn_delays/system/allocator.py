@@ -14,15 +14,17 @@ _NEVER, _NONE = -1, 0
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next allocations, instead of returning it.
+    """Let this process keep what it frees from now on for its next allocations.
 
-    Process-wide; the peak is hardly changed, but memory in use stays near it. True where the C
-    library offers it (glibc), else nothing happens.
+    Process-wide; the peak is hardly changed, but memory in use stays near it. What is free already
+    is returned to the system. True where the C library offers it (glibc), else nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return False
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        library = ctypes.CDLL(None)
+        mallopt, malloc_trim = library.mallopt, library.malloc_trim
     except AttributeError:  # another C library
         return False
+    malloc_trim(0)
     return bool(mallopt(_M_MMAP_MAX, _NONE) and mallopt(_M_TRIM_THRESHOLD, _NEVER))

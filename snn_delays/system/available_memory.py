@@ -31,7 +31,8 @@ def free_bytes(device: str) -> int:
 
         return torch.cuda.mem_get_info(device)[0]
     own = psutil.Process().memory_info()
-    taken = own.vms if _address_limit() else own.rss  # a limit counts addresses
+    mapped = getattr(own, "shared", 0)  # pages of files, given back when others want memory
+    taken = own.vms if _address_limit() else own.rss - mapped  # a limit counts addresses
     return max(0, total_bytes(device) - taken)
 
 
