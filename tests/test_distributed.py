@@ -139,7 +139,7 @@ def test_two_machines_with_different_data_train_nothing(tmp_path, shd_folder):
         said = [agent.communicate(timeout=90)[1] for agent in agents]
     finally:
         for agent in agents:
-            agent.kill()
+            agent.terminate()  # and with it its process, which a kill would leave
     assert all("The processes of the run read different data" in text for text in said)
     assert [agent.returncode for agent in agents] == [1, 1]
     assert not (tmp_path / "run").exists()
