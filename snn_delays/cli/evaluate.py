@@ -70,13 +70,14 @@ def evaluate_command(
         )
     output = console()
     if target.is_dir():
-        data, score = _evaluate_run(target, dataset, split, data_dir, device, output)
+        data, plain, score = _evaluate_run(target, dataset, split, data_dir, device, output)
         beside = target / "plots"
     else:
-        data, score = _evaluate_network(target, dataset, split, data_dir, output)
+        data, plain, score = _evaluate_network(target, dataset, split, data_dir, output)
         beside = target.parent
     if variants:
-        _evaluate_variants(data, score, variants, seed, plot or beside / "variants.png", output)
+        picture = plot or beside / "variants.png"
+        _evaluate_variants(data, plain, score, variants, seed, picture, output)
 
 
 def _evaluate_run(
@@ -86,7 +87,7 @@ def _evaluate_run(
     data_dir: Path | None,
     device: str,
     output: Any,
-) -> tuple[ClipDataset, Score]:
+) -> tuple[ClipDataset, float, Score]:
     from snn_delays.evaluation import check_data_fits, evaluate
     from snn_delays.nn import round_delays
     from snn_delays.runs import RunFolder
@@ -107,7 +108,7 @@ def _evaluate_run(
         f"{name} {split}: [bold]{percent(rounded.accuracy)}[/] with integer delays "
         f"({rounded.correct} of {len(data)} clips; before rounding {percent(live.accuracy)})"
     )
-    return data, lambda altered: evaluate(integer, altered).accuracy
+    return data, rounded.accuracy, lambda altered: evaluate(integer, altered).accuracy
 
 
 def _evaluate_network(
@@ -116,7 +117,7 @@ def _evaluate_network(
     split: opt.Split,
     data_dir: Path | None,
     output: Any,
-) -> tuple[ClipDataset, Score]:
+) -> tuple[ClipDataset, float, Score]:
     from snn_delays.engine import Network
     from snn_delays.evaluation import answer, check_data_fits, load_for_network
 
@@ -130,11 +131,12 @@ def _evaluate_network(
         f"({result.correct} of {len(data)} clips, engine, float64)"
     )
     output.print(f"Smallest distance of a membrane to its threshold: {margin:.2g}")
-    return data, lambda altered: answer(network, altered)[0].accuracy
+    return data, result.accuracy, lambda altered: answer(network, altered)[0].accuracy
 
 
 def _evaluate_variants(
     data: ClipDataset,
+    plain: float,
     score: Score,
     variants: list[Variant],
     seed: int,
@@ -149,7 +151,6 @@ def _evaluate_variants(
     from snn_delays.plots.run import variant_curves
 
     accuracies = [score(altered(data, variant, seed)) for variant in variants]
-    plain = score(data)
     table = Table("variant", "strength", "accuracy", title=f"{data.name}, altered")
     table.add_row("as it is", "", percent(plain))
     for variant, accuracy in zip(variants, accuracies, strict=True):
