@@ -47,7 +47,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
         path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in str(path)
     }
     assert {name for name in names if not name.startswith(info)} == package
-    assert {"snn_delays/network-v1.schema.json", "snn_delays/recipes/shd.toml"} <= names
+    schema = "snn_delays/network_format/network-v1.schema.json"
+    assert {schema, "snn_delays/recipes/shd.toml"} <= names
     assert {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"} == {
         name.removeprefix(info) for name in names if name.startswith(info)
     }
