@@ -10,6 +10,7 @@ from sample_networks import document
 
 from snn_delays.cli.export_report import _report_input
 from snn_delays.data.dataset import SpikeDataset
+from snn_delays.interchange.c_header import c_header
 from snn_delays.network_format import load_network, parse, save_network
 
 
@@ -218,3 +219,15 @@ def test_netx_is_measured_as_it_is_rounded(call, trained, tmp_path, monkeypatch)
     expected = netx_network(fitted)
     assert not np.array_equal(fitted.layers[0].bias, expected.layers[0].bias)
     np.testing.assert_array_equal(written.layers[0].bias, expected.layers[0].bias)
+
+
+def test_a_run_becomes_a_c_header(call, trained, tmp_path):
+    """The name says the format; it cannot be read back."""
+    path = tmp_path / "network.h"
+    code, out, _ = call("export", trained[0].path, "-o", path)
+    assert code == 0
+    assert path.read_text("utf-8") == c_header(load_network(trained[0].network_file))
+    assert f"{path}: 2 layers" in " ".join(out.split())
+    code, _, err = call("export", path, "-o", tmp_path / "net.json")
+    assert code == 2
+    assert "is a c file by its name, which cannot be read back" in " ".join(err.split())

@@ -5,6 +5,8 @@ Commands are shortened by flags, and the tutorial's recordings are fewer and sho
 
 import re
 import shlex
+import shutil
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -17,7 +19,7 @@ from snn_delays.cli import main
 from snn_delays.config import Recipe
 
 DOCS = Path(__file__).parent.parent / "scripts" / "docs"
-FENCE = re.compile(r"```(sh|python|toml)\n(.*?)```", re.DOTALL)
+FENCE = re.compile(r"```(sh|python|toml|c)\n(.*?)```", re.DOTALL)
 PAGES = sorted(path for path in DOCS.rglob("*.md") if FENCE.search(path.read_text("utf-8")))
 
 SHORT = [*FLAGS, "--epochs", "1"]
@@ -40,6 +42,8 @@ def test_the_page_does_what_it_says(page, tmp_path, monkeypatch, shd_folder):
     for kind, block in FENCE.findall(text):
         if kind == "toml":
             (tmp_path / "mine.toml").write_text(block, "utf-8")
+        elif kind == "c":
+            (tmp_path / "main.c").write_text(block, "utf-8")
         elif kind == "python":
             exec(compile(shortened(block), page.name, "exec"), {"__name__": "docs"})
         else:
@@ -54,8 +58,12 @@ def shortened(code):
 
 
 def run(line):
-    """Run a `snn-delays` command, and check that it ends well."""
+    """Run a `snn-delays` command, or a C compiler where there is one; check that it ends well."""
     words = shlex.split(line)
+    if words[0] == "cc":
+        if shutil.which("cc") is not None:
+            subprocess.run(words, check=True)
+        return
     if words[0] != "snn-delays":
         assert words[0] == "pip", line
         return

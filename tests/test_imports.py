@@ -27,6 +27,7 @@ def modules_loaded_by(code):
         ("import snn_delays.engine, snn_delays.network_format", {"torch", "spikingjelly"}),
         ("import snn_delays.predictions", {"torch", "spikingjelly"}),
         ("import snn_delays.chips, snn_delays.interchange.netx", {"torch"}),
+        ("import snn_delays.interchange.c_header", {"torch"}),
         ("import snn_delays.plots.clip, snn_delays.simulators.verify", {"torch"}),
         ("import snn_delays.cli", {"torch", "spikingjelly", "matplotlib"}),
         ("from snn_delays import load_recipe", {"torch", "spikingjelly"}),

@@ -1,4 +1,4 @@
-"""`snn-delays export`: a trained network as network.json, NIR or netx; or the JSON Schema."""
+"""`snn-delays export`: a trained network as network.json, NIR, netx or C; or the JSON Schema."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 Target = Literal["generic", "loihi2", "spinnaker1"]
-Format = Literal["json", "nir", "netx"]
+Format = Literal["json", "nir", "netx", "c"]
 
-SUFFIXES: dict[Format, str] = {"json": ".json", "nir": ".nir", "netx": ".net"}
+SUFFIXES: dict[Format, str] = {"json": ".json", "nir": ".nir", "netx": ".net", "c": ".h"}
 
 SourceArgument = Annotated[
     Path | None,
@@ -33,14 +33,15 @@ OutputOption = Annotated[
     typer.Option(
         "-o",
         "--output",
-        help="File to write. Default: network[-TARGET].json (or .nir, .net) in a run's folder.",
+        help="File to write. Default: network[-TARGET].json (or .nir, .net, .h) in a run's folder.",
     ),
 ]
 ToOption = Annotated[
     Format | None,
     typer.Option(
         "--to",
-        help="json (network.json), nir (extra `nir`), or netx (Lava's HDF5, for loihi2). "
+        help="json (network.json), nir (extra `nir`), netx (Lava's HDF5, for loihi2), or c (a C99 "
+        "header). "
         "Default: as the file's name ends, else json.",
     ),
 ]
@@ -161,11 +162,12 @@ def _read(source: Path) -> tuple[Network, Recipe | None]:
             from snn_delays.interchange.nir import load_nir
 
             return load_nir(source), None
-        if source.suffix == SUFFIXES["netx"]:
-            raise SnnDelaysError(
-                f"{source} is a netx file by its name, which cannot be read back",
-                remedy="Export from the run or its network.json.",
-            )
+        for to in ("netx", "c"):
+            if source.suffix == SUFFIXES[to]:
+                raise SnnDelaysError(
+                    f"{source} is a {to} file by its name, which cannot be read back",
+                    remedy="Export from the run or its network.json.",
+                )
         if source.is_file() or source.suffix in (".json", ".gz"):
             from snn_delays.network_format import load_network
 
@@ -233,6 +235,10 @@ def _write(network: Network, path: Path, to: Format) -> Network:
 
         network = netx_network(network)
         save_netx(network, path)
+    elif to == "c":
+        from snn_delays.interchange.c_header import save_c
+
+        save_c(network, path)
     else:
         from snn_delays.network_format import save_network
 

@@ -1,1 +1,1 @@
-"""network.json in the formats of others: NIR, and Lava's netx for Loihi 2."""
+"""network.json for other programs: NIR, Lava's netx for Loihi 2, and C."""

@@ -1,0 +1,160 @@
+"""The C header: compiled, it gives the very numbers of the engine's stream."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from sample_networks import clips, document
+
+from snn_delays.engine import Engine
+from snn_delays.errors import NetworkFormatError
+from snn_delays.interchange.c_header import c_header, save_c
+from snn_delays.network_format import parse
+
+COMPILER = shutil.which("gcc") or shutil.which("cc")
+compiles = pytest.mark.skipif(COMPILER is None, reason="no C compiler is installed")
+
+REAL = {"float": np.float32, "double": np.float64}
+PROGRAM = """
+#include <stdio.h>
+#include "network.h"
+
+int main(void)
+{{
+    snn_input input[SNN_CHANNELS], silence[SNN_CHANNELS] = {{0}};
+    for (int clip = 0; clip < {clips}; clip++) {{
+        snn_reset();
+        for (int t = 0; t < SNN_STEPS + SNN_TAIL_STEPS; t++) {{
+            if (t < SNN_STEPS && fread(input, sizeof input, 1, stdin) != 1)
+                return 1;
+            snn_step(t < SNN_STEPS ? input : silence);
+            {outputs}
+        }}
+        for (int c = 0; c < SNN_CLASSES; c++)
+            printf("%a ", (double)snn_scores[c]);
+        printf("%d\\n%s\\n", snn_answer(), snn_classes[snn_answer()]);
+    }}
+    return 0;
+}}
+"""
+OUTPUT = """for (int o = 0; o < {size}; o++)
+                printf("%a ", (double)snn_output{layer}[o]);
+"""
+
+
+def run_in_c(network, x, real, folder):
+    """Outputs of each layer `[N, T, out]`, scores `[N, classes]`, answers and their names."""
+    save_c(network, folder / "network.h")
+    sizes = [layer.out_features for layer in network.layers]
+    outputs = "".join(OUTPUT.format(size=size, layer=i) for i, size in enumerate(sizes))
+    (folder / "main.c").write_text(PROGRAM.format(clips=len(x), outputs=outputs))
+    strict = ["-std=c99", "-O2", "-Wall", "-Wextra", "-pedantic", "-Werror", f"-DSNN_REAL={real}"]
+    subprocess.run([COMPILER, *strict, "main.c", "-o", "main", "-lm"], cwd=folder, check=True)
+    kind = np.uint16 if network.input.encoding == "spike_counts" else REAL[real]
+    done = subprocess.run(
+        [folder / "main"], input=x.astype(kind).tobytes(), capture_output=True, check=True
+    )
+    lines = done.stdout.decode().split("\n")
+    steps = network.input.steps + network.input.tail_steps
+    values, answers = [], []
+    for line in lines[0:-1:2]:
+        *numbers, answer = line.split(" ")
+        values.append([float.fromhex(number) for number in numbers])
+        answers.append(int(answer))
+    values = np.array(values)
+    scores = values[:, steps * sum(sizes) :]
+    stream = values[:, : steps * sum(sizes)].reshape(len(x), steps, -1)
+    return np.split(stream, np.cumsum(sizes)[:-1], axis=2), scores, answers, lines[1::2]
+
+
+def streamed(network, x, dtype):
+    """The same of the engine."""
+    engine = Engine(network, dtype)
+    state = engine.start(len(x))
+    tail = np.zeros((len(x), network.input.tail_steps, x.shape[2]))
+    steps = [engine.step(state, row) for row in np.concatenate([x, tail], 1).swapaxes(0, 1)]
+    layers = zip(*([*step.spikes, step.output] for step in steps), strict=True)
+    return [np.stack(layer, 1) for layer in layers], steps[-1].scores, steps[-1].classes
+
+
+CASES = {
+    "plain": {},
+    "contacts": {"kernel_count": 3, "sizes": (5, 6, 7, 4)},
+    "soft reset": {"soft": True, "tau": 1.7},
+    "decaying input": {"decay_input": True, "tau": 3.1},
+    "analog": {"encoding": "analog"},
+    "one layer": {"sizes": (4, 3), "max_delay": 0, "tail_steps": 0},
+    "long delays": {"max_delay": 300, "steps": 400},
+    "max": {"readout": "max"},
+    "mean": {"readout": "mean", "tau": 1.3},
+    "last": {"readout": "last"},
+    "spike_count": {"readout": "spike_count"},
+}
+
+
+@compiles
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("real", REAL)
+def test_the_header_gives_the_numbers_of_the_stream(tmp_path, case, real):
+    doc = document(**CASES[case])
+    rng = np.random.default_rng(1)
+    for layer in doc["layers"]:  # real numbers, whose sums depend on the order
+        layer["weights"] = (np.array(layer["weights"]) + rng.normal(0, 0.02)).tolist()
+    network, x = parse(doc), clips(doc)
+    outputs, scores, answers, _ = run_in_c(network, x, real, tmp_path)
+    expected, expected_scores, classes = streamed(network, x, REAL[real])
+    assert sum(layer.sum() for layer in expected[:-1]) > 0 or len(expected) == 1
+    for found, layer in zip(outputs, expected, strict=True):
+        np.testing.assert_array_equal(found, layer)
+    tolerance = 1e-5 if case not in ("max", "mean", "last", "spike_count") else 0  # exp
+    np.testing.assert_allclose(scores, expected_scores, rtol=tolerance)
+    assert answers == classes.tolist()
+
+
+@compiles
+@pytest.mark.parametrize(
+    ("largest", "kind"), [(127, "int8_t"), (128, "int16_t"), (40_000, "int32_t")]
+)
+def test_integer_weights_stay_integers(tmp_path, largest, kind):
+    doc = document()
+    for layer in doc["layers"]:
+        weights = np.rint(np.array(layer["weights"]) * 50)
+        weights.flat[0] = largest
+        layer |= {"weights": weights.astype(int).tolist(), "weight_scale": 1 / 50}
+    doc["layers"][1]["weight_scale"] = [0.25, 0.5, 1.0]
+    network, x = parse(doc), clips(doc)
+    assert f"static const {kind} snn_weight0[" in c_header(network)
+    outputs, _, answers, _ = run_in_c(network, x, "double", tmp_path)
+    result = Engine(network).run(x)
+    np.testing.assert_array_equal(outputs[0], result.spikes[0])
+    np.testing.assert_array_equal(outputs[1], result.output)
+    assert answers == result.classes.tolist()
+
+
+@compiles
+def test_names_of_classes_may_be_anything(tmp_path):
+    doc = document()
+    names = ['a "quoted\\" one', "größer??/", "*/ 7\t"]
+    doc["readout"]["classes"] = names
+    network, x = parse(doc), clips(doc, samples=8)
+    *_, answers, said = run_in_c(network, x, "float", tmp_path)
+    assert said == [names[answer] for answer in answers]
+
+
+def test_a_constant_takes_as_many_bytes_as_it_says():
+    """140-256-20 with 8-bit weights and delays; rings of 25 steps, voltages and outputs."""
+    doc = document(sizes=(140, 256, 20), max_delay=24)
+    for layer in doc["layers"]:
+        layer |= {"weights": np.rint(layer["weights"]).astype(int).tolist(), "weight_scale": 1.0}
+    synapses = 140 * 256 + 256 * 20
+    constants, variables = 2 * synapses + 2 * 4 * 276, 4 * 276 * 27
+    text = c_header(parse(doc))
+    assert f"take {constants / 1024:.0f} KiB, variables {variables / 1024:.0f} KiB" in text
+
+
+def test_numbers_too_large_for_float_are_refused():
+    doc = document()
+    doc["layers"][0]["bias"][0] = 1e30
+    with pytest.raises(NetworkFormatError, match=r"layers\[0\].*so that no sum overflows"):
+        c_header(parse(doc))
