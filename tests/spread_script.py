@@ -14,6 +14,7 @@ from snn_delays.distributed import Share, backward, joined
 from snn_delays.errors import DataError, TrainingError
 from snn_delays.networks import DelaySNN
 from snn_delays.runs import RunFolder
+from snn_delays.training import epoch as one_epoch
 from snn_delays.training import loop as training
 from snn_delays.training.assembly import Splits
 
@@ -45,7 +46,7 @@ def gradients(case, share=None):
 def train_in_float64(folder, world=None):
     """Train 21 steps, of which each third has an odd number of clips; the loss of each step."""
     losses = []
-    batch = training._training_batch
+    batch = one_epoch.training_batch
 
     def recording(*args):
         losses.append(backward(*args))
@@ -58,8 +59,8 @@ def train_in_float64(folder, world=None):
     recipe = tiny_recipe(epochs=3, batch_size=301, dropout=0.2, augment={"drop": 0.1})
     torch.set_default_dtype(torch.float64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "backward", recording)
-        patch.setattr(training, "_training_batch", double)
+        patch.setattr(one_epoch, "backward", recording)
+        patch.setattr(one_epoch, "training_batch", double)
         summary = training.train(recipe, folder, world=world)
     torch.set_default_dtype(torch.float32)
     return torch.stack(losses), summary
@@ -90,14 +91,14 @@ def die(words):
     """Run a command, and kill the second process in the third batch of the second epoch."""
     from snn_delays.cli import main
 
-    batch = training._training_batch
+    batch = one_epoch.training_batch
 
     def deadly(data, indices, recipe, epoch, number, share: Share):
         if os.environ["RANK"] == "1" and (epoch, number) == (1, 2):
             os.kill(os.getpid(), signal.SIGKILL)
         return batch(data, indices, recipe, epoch, number, share)
 
-    training._training_batch = deadly
+    one_epoch.training_batch = deadly
     main(words)
 
 

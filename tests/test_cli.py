@@ -15,8 +15,8 @@ from tiny import FLAGS, tiny_recipe
 from snn_delays.data import make_synthetic
 from snn_delays.data.synthetic import SyntheticTask
 from snn_delays.nn import round_delays
-from snn_delays.training import loop as training
 from snn_delays.training.assembly import load_split, load_trained
+from snn_delays.training.epoch import Trainer
 from snn_delays.training.reporting import Reporter
 
 
@@ -67,7 +67,7 @@ def test_interrupting_keeps_the_epochs_and_says_how_to_go_on(call, tmp_path, mon
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_train_batches", interrupted)
+    monkeypatch.setattr(Trainer, "train", interrupted)
     code, _, err = call("train", *FLAGS, "--out", tmp_path / "run")
     assert code == 130
     assert f"snn-delays train --resume --out {tmp_path / 'run'}" in err.replace("\n", "")

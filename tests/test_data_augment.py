@@ -20,7 +20,7 @@ from snn_delays.data.dataset import SpikeDataset
 from snn_delays.data.frames import FrameDataset
 from snn_delays.data.gsc import Frames
 from snn_delays.errors import DataError, RecipeError
-from snn_delays.training.loop import _training_batch
+from snn_delays.training.epoch import training_batch
 
 SAMPLES = 6
 STORE = random_store(SAMPLES, seed=3)
@@ -249,13 +249,13 @@ def test_an_empty_batch_of_spikes():
 
 def test_training_batches_depend_on_seed_epoch_and_batch_alone():
     recipe = make_recipe({"augment": {"drop": 0.5, "cut_mix_share": 0.5}})
-    first = _training_batch(DATA, ALL, recipe, 2, 3)
+    first = training_batch(DATA, ALL, recipe, 2, 3)
     torch.rand(7)  # the state of the global generator plays no part
-    again = _training_batch(DATA, ALL, recipe, 2, 3)
+    again = training_batch(DATA, ALL, recipe, 2, 3)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     for epoch, batch in ((3, 3), (2, 4)):
-        assert not torch.equal(_training_batch(DATA, ALL, recipe, epoch, batch)[0], first[0])
-    x, labels, targets = _training_batch(DATA, ALL, make_recipe({}), 2, 3)
+        assert not torch.equal(training_batch(DATA, ALL, recipe, epoch, batch)[0], first[0])
+    x, labels, targets = training_batch(DATA, ALL, make_recipe({}), 2, 3)
     assert torch.equal(x, DATA.batch(ALL)[0])
     assert targets is labels
 

@@ -97,6 +97,9 @@ def frames(tmp_path, monkeypatch):
     values = np.random.default_rng(0).normal(0, 1, (3, gsc.STEPS, gsc.BANDS))
     monkeypatch.setattr(gsc, "log_mel", lambda features: lambda waves: values)
     clips = [gsc.Clip(f"no/{part}.wav", 18, 1, part) for part in PARTS]
+    (tmp_path / "no").mkdir()
+    for clip in clips:
+        (tmp_path / clip.path).touch()
     files = tmp_path / "f.npy", tmp_path / "f.safetensors"
     gsc._write_frames(tmp_path, clips, "mel140", *files)
     return files, [file.read_bytes() for file in files], gsc._read_frames(*files)

@@ -9,6 +9,7 @@ from tiny import tiny_recipe, tiny_run
 
 from snn_delays.errors import RecipeError
 from snn_delays.runs import RunFolder
+from snn_delays.training import epoch as one_epoch
 from snn_delays.training import loop as training
 from snn_delays.training.assembly import load_trained
 from snn_delays.training.optimisation import Optimisation
@@ -18,7 +19,7 @@ from snn_delays.training.reporting import Reporter
 
 def test_every_epoch_has_an_order_of_its_own_and_the_mean_loss_of_its_clips(tmp_path, monkeypatch):
     orders, losses = [[], []], [[], []]
-    batch, backward = training._training_batch, training.backward
+    batch, backward = one_epoch.training_batch, one_epoch.backward
 
     def seen(data, indices, recipe, epoch, *others):
         orders[epoch].append(indices)
@@ -28,8 +29,8 @@ def test_every_epoch_has_an_order_of_its_own_and_the_mean_loss_of_its_clips(tmp_
         losses[len(orders[1]) > 0].append(float(backward(*words)))
         return torch.tensor(losses[len(orders[1]) > 0][-1])
 
-    monkeypatch.setattr(training, "_training_batch", seen)
-    monkeypatch.setattr(training, "backward", lost)
+    monkeypatch.setattr(one_epoch, "training_batch", seen)
+    monkeypatch.setattr(one_epoch, "backward", lost)
     folder, _ = tiny_run(tmp_path / "run", batch_size=700)
     first, second = (torch.cat(order) for order in orders)
     assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(1920))
@@ -67,12 +68,12 @@ def test_the_network_of_the_chosen_epoch_is_kept_and_not_the_last(tmp_path, monk
 
 
 def test_live_and_rounded_accuracy_are_not_mixed_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "round_delays", lambda net: "rounded")
+    monkeypatch.setattr(one_epoch, "round_delays", lambda net: "rounded")
 
     def evaluated(net, *_):
         return SimpleNamespace(accuracy=0.25 if net == "rounded" else 0.75)
 
-    monkeypatch.setattr(training, "evaluate", evaluated)
+    monkeypatch.setattr(one_epoch, "evaluate", evaluated)
     folder, _ = tiny_run(tmp_path / "run", epochs=1)
     record = folder.read_metrics()[0]
     assert (record["valid_accuracy"], record["valid_accuracy_live"]) == (0.25, 0.75)

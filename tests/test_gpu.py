@@ -12,6 +12,7 @@ from snn_delays.neurons import kernels_can_be_compiled, lif
 from snn_delays.nn import round_delays
 from snn_delays.ops.convolution import by_dft, direct
 from snn_delays.runs import RunFolder
+from snn_delays.training import epoch as one_epoch
 from snn_delays.training import loop as training
 from snn_delays.training.finite import FiniteCheck
 
@@ -90,7 +91,7 @@ def test_spikingjelly_runs_its_own_kernels_over_a_whole_sequence():
 def test_an_epoch_does_not_wait_for_the_gpu(tmp_path, monkeypatch, changes):
     """Not from the second batch (the first compiles) until the epoch's end asks if all was well."""
     batches, asked = [], []
-    make, ask = training._training_batch, FiniteCheck.ask
+    make, ask = one_epoch.training_batch, FiniteCheck.ask
 
     def batch(*words):
         if batches:
@@ -103,7 +104,7 @@ def test_an_epoch_does_not_wait_for_the_gpu(tmp_path, monkeypatch, changes):
         asked.append(len(batches))
         ask(check)
 
-    monkeypatch.setattr(training, "_training_batch", batch)
+    monkeypatch.setattr(one_epoch, "training_batch", batch)
     monkeypatch.setattr(FiniteCheck, "ask", at_the_end)
     augment = {"channel_shift": 2, "channel_jitter": 1.0, "noise": 2.0, "cut_mix_share": 0.5}
     recipe = tiny_recipe(hidden=[16, 16], epochs=1, augment=augment, **changes)

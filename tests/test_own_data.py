@@ -23,6 +23,7 @@ from snn_delays.predictions import first_clips, label_of
 from snn_delays.runs import RunFolder
 from snn_delays.system.atomic import locked
 from snn_delays.training import loop as training
+from snn_delays.training.epoch import Trainer
 from snn_delays.training.reporting import Reporter
 
 WORDS = ("--device", "cpu", "--set", "hidden=4", "--epochs", 1)
@@ -117,7 +118,7 @@ def test_the_way_on_names_the_data(folder, call, tmp_path, monkeypatch):
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    for command, at in (("train", (training, "_run_epoch")), ("compare", (study, "run_study"))):
+    for command, at in (("train", (Trainer, "run")), ("compare", (study, "run_study"))):
         out = tmp_path / command
         words = ("--dataset", "ssc", "--data-dir", folder, "--set", "hidden=4", "--out", out)
         with monkeypatch.context() as patch:

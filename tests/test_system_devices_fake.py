@@ -21,7 +21,7 @@ from snn_delays.distributed import Share
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import clamp_delays, quantise, round_delays, set_sigma
 from snn_delays.training import checkpoint
-from snn_delays.training import loop as training
+from snn_delays.training import epoch as one_epoch
 from snn_delays.training.finite import FiniteCheck
 from snn_delays.training.optimisation import Optimisation
 
@@ -255,7 +255,7 @@ def test_batches_are_made_on_a_gpu_without_waiting_for_it(fake, clips, settings,
     with fake:
         there = moved_clips(clips, fake)
         with Waiting() as waiting:
-            batch = training._training_batch(there, torch.arange(16), recipe, 0, 0, share)
+            batch = one_epoch.training_batch(there, torch.arange(16), recipe, 0, 0, share)
     assert not waiting.copies
     assert {tensor.device.type for tensor in batch} == {"cuda"}
     assert batch[0].shape == (clips.steps, 16 if share is None else 4, clips.channels)

@@ -24,6 +24,7 @@ from snn_delays.system import available_memory
 from snn_delays.system.faults import disk_sentence, is_out_of_memory
 from snn_delays.training import loop as training
 from snn_delays.training import memory
+from snn_delays.training.epoch import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -143,14 +144,14 @@ def test_a_full_disk_names_the_file_whoever_writes(tmp_path, writer):
 def test_data_that_vanish_while_training(call, tmp_path, shd_folder, monkeypatch):
     """The packed store outlives its source; only the last picture then has no clip to show."""
     folder = shutil.copytree(shd_folder, tmp_path / "data")
-    real = training._run_epoch
+    real = Trainer.run
 
     def vanishing(*arguments):
         for path in folder.glob("*.h5"):
             path.unlink()
         return real(*arguments)
 
-    monkeypatch.setattr(training, "_run_epoch", vanishing)
+    monkeypatch.setattr(Trainer, "run", vanishing)
     run = tmp_path / "run"
     words = ["--dataset", "shd", "--data-dir", folder, "--out", run]
     code, _, err = call("train", *FLAGS, *words, "--quiet")

@@ -12,6 +12,7 @@ from snn_delays.config import make_recipe
 from snn_delays.errors import TrainingError
 from snn_delays.networks import DelaySNN
 from snn_delays.runs import RunFolder
+from snn_delays.training import epoch as one_epoch
 from snn_delays.training import loop as training
 from snn_delays.training.checkpoint import load_optimisation_state, load_tensors, optimisation_state
 from snn_delays.training.finite import FiniteCheck
@@ -120,17 +121,17 @@ def test_a_run_goes_on_with_the_optimisers_of_the_device_it_is_on(fused):
 
 
 def test_a_run_that_does_not_wait_stops_at_the_end_of_the_epoch(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "FiniteCheck", partial(FiniteCheck, waits=False))
+    monkeypatch.setattr(one_epoch, "FiniteCheck", partial(FiniteCheck, waits=False))
     monkeypatch.setattr(training, "Optimisation", partial(Optimisation, fused=True))
     folder = RunFolder(tmp_path / "run")
-    real = training.F.cross_entropy
+    real = one_epoch.F.cross_entropy
     calls = []
 
     def poisoned(scores, labels):
         calls.append(1)
         return real(scores, labels) * (float("nan") if len(calls) == 11 else 1.0)
 
-    monkeypatch.setattr(training.F, "cross_entropy", poisoned)
+    monkeypatch.setattr(one_epoch.F, "cross_entropy", poisoned)
     with pytest.raises(TrainingError, match="not finite in epoch 2, batch 3"):
         training.train(tiny_recipe(epochs=3), folder)
     assert len(calls) == 16  # both epochs to their end
@@ -140,10 +141,10 @@ def test_a_run_that_does_not_wait_stops_at_the_end_of_the_epoch(tmp_path, monkey
 
 
 def test_a_bad_batch_is_not_saved_when_a_run_that_does_not_wait_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "FiniteCheck", partial(FiniteCheck, waits=False))
+    monkeypatch.setattr(one_epoch, "FiniteCheck", partial(FiniteCheck, waits=False))
     monkeypatch.setattr(training, "Optimisation", partial(Optimisation, fused=True))
     folder = RunFolder(tmp_path / "run")
-    real = training.F.cross_entropy
+    real = one_epoch.F.cross_entropy
 
     def poisoned(scores, labels):
         return real(scores, labels) * float("nan")
@@ -151,13 +152,13 @@ def test_a_bad_batch_is_not_saved_when_a_run_that_does_not_wait_is_stopped(tmp_p
     class Stop(Reporter):
         def batch(self, epoch, batch):
             if (epoch, batch) == (2, 1):
-                monkeypatch.setattr(training.F, "cross_entropy", poisoned)
+                monkeypatch.setattr(one_epoch.F, "cross_entropy", poisoned)
             if (epoch, batch) == (2, 3):
                 raise KeyboardInterrupt
 
     with pytest.raises(TrainingError, match="not finite in epoch 2, batch 2"):
         training.train(tiny_recipe(epochs=3), folder, reporter=Stop())
-    monkeypatch.setattr(training.F, "cross_entropy", real)
+    monkeypatch.setattr(one_epoch.F, "cross_entropy", real)
     summary = training.train(tiny_recipe(epochs=3), folder, resume=True)
     assert len(folder.read_metrics()) == 3
     assert summary["valid_accuracy"] >= 0

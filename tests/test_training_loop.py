@@ -11,9 +11,11 @@ from snn_delays.evaluation import evaluate
 from snn_delays.nn import delay_layers, round_delays
 from snn_delays.runs import RunFolder
 from snn_delays.training import assembly
+from snn_delays.training import epoch as one_epoch
 from snn_delays.training import loop as training
 from snn_delays.training.assembly import load_split, load_trained, network_from_recipe, start_from
 from snn_delays.training.checkpoint import load_tensors
+from snn_delays.training.epoch import seed_of
 from snn_delays.training.reporting import Reporter
 
 TIMES = ("train_seconds", "samples_per_second")
@@ -155,7 +157,7 @@ def test_with_frozen_weights_only_delays_move_and_a_stopped_run_goes_on(tmp_path
         training.train(recipe, stopped, reporter=StopAfter(1))
     training.train(recipe, stopped, resume=True)
     assert same_tensors(frozen, stopped)
-    torch.manual_seed(training._seed(0, 0))
+    torch.manual_seed(seed_of(0, 0))
     start = assembly.network_from_recipe(recipe, 40, 10).state_dict()
     moved = {
         n for n, t in load_tensors(frozen.model_file)[0].items() if not torch.equal(t, start[n])
@@ -240,14 +242,14 @@ def test_without_a_test_file_the_summary_says_why(tmp_path, monkeypatch):
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_epoch(tmp_path, monkeypatch):
     recipe, folder = tiny_recipe(epochs=3), RunFolder(tmp_path / "run")
-    real = training.F.cross_entropy
+    real = one_epoch.F.cross_entropy
     calls = []
 
     def poisoned(scores, labels):
         calls.append(1)
         return real(scores, labels) * (float("nan") if len(calls) == 11 else 1.0)
 
-    monkeypatch.setattr(training.F, "cross_entropy", poisoned)
+    monkeypatch.setattr(one_epoch.F, "cross_entropy", poisoned)
     message = r"loss is nan in epoch 2, batch 3; largest gradients: .*weight.* kept in last\.ckpt"
     with pytest.raises(TrainingError, match=message):
         training.train(recipe, folder)
@@ -259,7 +261,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_epoch(tmp_path, monk
 def test_a_gradient_that_is_not_finite_never_reaches_the_checkpoint(tmp_path, monkeypatch):
     """The loss of the last batch is fine, its gradient is not: the epoch must not be saved."""
     recipe, folder = tiny_recipe(epochs=2, batch_size=512), RunFolder(tmp_path / "run")
-    real = training.F.cross_entropy
+    real = one_epoch.F.cross_entropy
     calls = []
 
     def poisoned(scores, labels):
@@ -269,7 +271,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_checkpoint(tmp_path, mo
             loss.register_hook(lambda gradient: gradient * float("inf"))
         return loss
 
-    monkeypatch.setattr(training.F, "cross_entropy", poisoned)
+    monkeypatch.setattr(one_epoch.F, "cross_entropy", poisoned)
     with pytest.raises(TrainingError, match="in epoch 2, batch 4; largest gradients"):
         training.train(recipe, folder)
     tensors, facts = load_tensors(folder.checkpoint_file)

@@ -13,6 +13,7 @@ from snn_delays.config import load_recipe
 from snn_delays.errors import RunError
 from snn_delays.networks import DelaySNN
 from snn_delays.runs import RunFolder
+from snn_delays.training import epoch as one_epoch
 from snn_delays.training import keeping, summary
 from snn_delays.training import loop as training
 from snn_delays.training.checkpoint import load_tensors, save_tensors
@@ -71,7 +72,7 @@ def test_a_finished_run_is_not_tested_again_and_keeps_its_commit(tmp_path, call,
 
 def test_a_run_stopped_as_an_epoch_begins_goes_on_exactly(tmp_path, monkeypatch):
     recipe, folder = tiny_recipe(epochs=3, dropout=0.3), RunFolder(tmp_path / "run")
-    restore, calls = training.Position.restore_random, []
+    restore, calls = one_epoch.Position.restore_random, []
 
     def stopped(position, device):
         calls.append(position)
@@ -80,7 +81,7 @@ def test_a_run_stopped_as_an_epoch_begins_goes_on_exactly(tmp_path, monkeypatch)
         restore(position, device)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Position, "restore_random", stopped)
+        patch.setattr(one_epoch.Position, "restore_random", stopped)
         with pytest.raises(KeyboardInterrupt):
             training.train(recipe, folder)
     training.train(recipe, folder, resume=True)

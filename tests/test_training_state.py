@@ -8,13 +8,14 @@ from tiny import tiny_recipe, tiny_run
 from snn_delays.nn import delay_layers
 from snn_delays.runs import RunFolder
 from snn_delays.training import assembly
+from snn_delays.training import epoch as one_epoch
 from snn_delays.training import loop as training
 from snn_delays.training.assembly import load_split, load_trained, network_from_recipe, start_from
 from snn_delays.training.checkpoint import load_tensors, save_tensors
 
 
 def test_the_seed_draws_both_the_weights_and_the_order_of_the_clips(tmp_path, monkeypatch):
-    orders, starts, batch = [], [], training._training_batch
+    orders, starts, batch = [], [], one_epoch.training_batch
 
     def seen(data, indices, recipe, epoch, *others):
         orders[-1].append(indices.tolist())
@@ -27,7 +28,7 @@ def test_the_seed_draws_both_the_weights_and_the_order_of_the_clips(tmp_path, mo
         starts.append({n: t.clone() for n, t in net.state_dict().items()})
         return net
 
-    monkeypatch.setattr(training, "_training_batch", seen)
+    monkeypatch.setattr(one_epoch, "training_batch", seen)
     monkeypatch.setattr(training, "network_from_recipe", built)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         orders.append([])

@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from snn_delays.config import Recipe, load_recipe
 from snn_delays.data import SpikeDataset
 from snn_delays.training.assembly import load_split, network_from_recipe
+from snn_delays.training.epoch import Trainer, training_batch
 from snn_delays.training.keeping import Keeper
-from snn_delays.training.loop import _train_batches, _training_batch
 from snn_delays.training.optimisation import Optimisation
 from snn_delays.training.progress import Progress
 from snn_delays.training.reporting import Reporter
@@ -93,13 +93,13 @@ def our_epoch(recipe: Recipe, data: SpikeDataset, folder: Path) -> None:
     net = network_from_recipe(recipe, data.channels, len(data.classes)).to(data.labels.device)
     optimisation = Optimisation(net, recipe)
     with Keeper(folder / "last.ckpt", net, optimisation, Progress()) as keeper:
-        _train_batches(net, optimisation, data, recipe, 0, Reporter(), keeper, None)
+        Trainer(net, optimisation, recipe, keeper, Reporter()).train(data, 0)
 
 
 def our_batches(recipe: Recipe, data: SpikeDataset) -> None:
     """Only the batches of an epoch, augmented where the recipe says so."""
     for number, indices in enumerate(torch.randperm(len(data)).split(recipe.batch_size)):
-        _training_batch(data, indices, recipe, 0, number)
+        training_batch(data, indices, recipe, 0, number)
 
 
 def peer_epoch(recipe: Recipe, data: SpikeDataset, frames: Frames) -> None:

@@ -1,34 +1,22 @@
 """Training: from a recipe to a run folder with a trained, rounded, tested network.
 
-`train` is the whole story; the functions below it are its parts. Every epoch draws its randomness
-from (seed, epoch), and `Keeper` saves how far it has come, so a resumed run goes on exactly.
+`train` is the whole story; the functions below it are its parts, `Trainer` has an epoch's.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from snn_delays.config import Recipe
-from snn_delays.data import ClipDataset
-from snn_delays.data.augment import augmented_batch
-from snn_delays.distributed import Share, World, backward, of_whole_batch
+from snn_delays.distributed import World
 from snn_delays.errors import RecipeError
-from snn_delays.evaluation import evaluate
 from snn_delays.network_format.arrays import shown
 from snn_delays.networks import DelaySNN
 from snn_delays.neurons import kernels_can_be_compiled
-from snn_delays.nn import clamp_delays, delay_statistics, round_delays, set_sigma
-from snn_delays.ops.gemm import gpu_precision
 from snn_delays.runs import Record, RunFolder, as_folder
 from snn_delays.system import available_memory, faults
 from snn_delays.system.allocator import keep_freed_memory
@@ -36,10 +24,10 @@ from snn_delays.system.devices import device_name
 from snn_delays.training import checkpoint as ckpt
 from snn_delays.training import memory
 from snn_delays.training.assembly import Splits, load_splits, network_from_recipe, start_from
-from snn_delays.training.finite import FiniteCheck
+from snn_delays.training.epoch import Trainer, seed_of
 from snn_delays.training.keeping import Keeper
-from snn_delays.training.optimisation import Optimisation, sigma_at
-from snn_delays.training.progress import Position, Progress, load_progress
+from snn_delays.training.optimisation import Optimisation
+from snn_delays.training.progress import Progress, load_progress
 from snn_delays.training.reporting import Reporter
 from snn_delays.training.summary import session, summarise
 
@@ -120,7 +108,7 @@ def train(
         together = min(recipe.batch_size, len(splits.train))
         clips = together if world is None else math.ceil(together / world.size)
         memory.refuse_too_large(recipe, *sizes, clips, device, limit)
-        torch.manual_seed(_seed(recipe.seed, 0))
+        torch.manual_seed(seed_of(recipe.seed, 0))
         net = network_from_recipe(recipe, *sizes).to(device)
         if recipe.init is not None and not (resume and folder.checkpoint_file.is_file()):
             start_from(net, recipe.init)
@@ -165,10 +153,9 @@ def _train_epochs(
     reporter.start(recipe.epochs, len(progress.history), batches)
     try:
         with Keeper(folder.checkpoint_file, net, optimisation, progress) as keeper:
+            trainer = Trainer(net, optimisation, recipe, keeper, reporter, world)
             for epoch in range(len(progress.history), recipe.epochs):
-                record = _run_epoch(
-                    net, optimisation, splits, recipe, epoch, reporter, keeper, world
-                )
+                record = trainer.run(splits, epoch)
                 if world is not None:
                     world.check_equal(net, epoch + 1)
                 reporter.measured(record, net)
@@ -194,45 +181,6 @@ def _refuse_lone_clip(recipe: Recipe, clips: int) -> None:
         )
 
 
-def _seed(*numbers: int) -> int:
-    """An independent torch seed for each (seed, epoch, ...); epoch 0 is for initialisation."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _run_epoch(
-    net: DelaySNN,
-    optimisation: Optimisation,
-    splits: Splits,
-    recipe: Recipe,
-    epoch: int,
-    reporter: Reporter,
-    keeper: Keeper,
-    world: World | None,
-) -> Record:
-    """Train one epoch (from 0) or what is left of it, evaluate live and rounded: its metrics."""
-    sigma = sigma_at(recipe, epoch)
-    set_sigma(net, sigma)
-    torch.manual_seed(_seed(recipe.seed, epoch + 1))
-    record: Record = {"epoch": epoch + 1, "sigma": sigma, "rates": optimisation.rates()}
-    with gpu_precision(next(net.parameters()).device, recipe.tf32):
-        record |= _train_batches(
-            net, optimisation, splits.train, recipe, epoch, reporter, keeper, world
-        )
-    if splits.choosing is not None:
-        name = "valid" if recipe.protocol == "valid" else "test"
-        live = evaluate(net, splits.choosing, recipe.evaluation_batch, world)
-        rounded = live  # delays that are not learned are integers already
-        if recipe.delays == "learned":
-            rounded = evaluate(round_delays(net), splits.choosing, recipe.evaluation_batch, world)
-        record[f"{name}_accuracy_live"] = live.accuracy
-        record[f"{name}_accuracy"] = rounded.accuracy
-    record["delays"] = {
-        name: {k: v for k, v in asdict(s).items() if k != "histogram"}
-        for name, s in delay_statistics(net).items()
-    }
-    return record
-
-
 def _finish_epoch(net: DelaySNN, splits: Splits, progress: Progress, record: Record) -> None:
     """Add an epoch's metrics to the history, and keep its network if it is the best."""
     progress.history.append(record)
@@ -240,102 +188,6 @@ def _finish_epoch(net: DelaySNN, splits: Splits, progress: Progress, record: Rec
     progress.position = None
     if _is_best(progress, splits):
         progress.best, progress.best_epoch = ckpt.model_state(net), record["epoch"]
-
-
-def _train_batches(
-    net: DelaySNN,
-    optimisation: Optimisation,
-    data: ClipDataset,
-    recipe: Recipe,
-    epoch: int,
-    reporter: Reporter,
-    keeper: Keeper,
-    world: World | None,
-) -> Record:
-    """One pass over the training data in random order; loss, accuracy and spike rates.
-
-    Goes on from `keeper.progress.position` where the epoch was begun before. Clips have the
-    recipe's fixed length, so every step counts and the scores need no mask.
-    """
-    net.train()
-    check = FiniteCheck(net)
-    keeper.before_saving = check.ask
-    order = torch.randperm(len(data)).split(recipe.batch_size)
-    device = next(net.parameters()).device
-    position = keeper.progress.position
-    if position is None:
-        position = Position.first(net, device)
-        position.keep_random(device)  # whenever the run is stopped, it has them
-        keeper.progress.position = position
-    position.restore_random(device)
-    sums, began, earlier = position.sums, time.perf_counter(), position.seconds
-    for number in range(position.batches, len(order)):
-        with keeper.held():
-            share = None if world is None else world.share(len(order[number]))
-            x, labels, targets = _training_batch(data, order[number], recipe, epoch, number, share)
-            with _autocast(recipe, device):
-                result = net.simulate(x, share=share)
-            optimisation.zero_grad()
-            loss = backward(F.cross_entropy(result.scores.float(), targets), net, share)
-            skip = check.look(loss, epoch, number)
-            if recipe.clip_norm is not None:
-                nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
-            optimisation.step(skip)
-            clamp_delays(net)
-            sums["loss"] += loss * len(order[number])
-            right = (result.scores.detach().argmax(1) == labels).sum()
-            rates = torch.stack([s.detach().mean() for s in result.spikes]) * len(labels)
-            sums["correct"] += of_whole_batch(right, share)
-            sums["spikes"] += of_whole_batch(rates, share)
-            position.batches = number + 1
-            position.keep_random(device)
-            position.seconds = earlier + time.perf_counter() - began
-            if keeper.is_due():
-                keeper.save()
-        reporter.batch(epoch + 1, number + 1)
-    check.ask()
-    position.seconds = earlier + time.perf_counter() - began  # a GPU has caught up now
-    return {
-        "train_loss": float(sums["loss"]) / len(data),
-        "train_accuracy": int(sums["correct"]) / len(data),
-        "spike_rates": (sums["spikes"] / len(data)).tolist(),  # spikes per neuron and step
-        "train_seconds": round(position.seconds, 4),
-        "samples_per_second": round(len(data) / position.seconds, 2),
-    }
-
-
-def _training_batch(
-    data: ClipDataset,
-    indices: Tensor,
-    recipe: Recipe,
-    epoch: int,
-    batch: int,
-    share: Share | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch, or a share of it, as the recipe augments it.
-
-    Returns:
-        `x`, the labels, and the targets of the loss.
-    """
-    own = slice(None) if share is None else share.own
-    settings = recipe.augment.model_dump()
-    if not any(settings.values()):
-        x, labels = data.batch(indices[own])
-        return x, labels, labels
-    seed = _seed(recipe.seed, epoch + 1, batch)
-    x, targets = augmented_batch(data, indices, seed, **settings)  # drawn for the whole batch
-    return (
-        x[:, own],
-        data.labels[indices.to(data.labels.device, non_blocking=True)][own],
-        targets[own],
-    )
-
-
-def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16 autocast where the recipe asks for it, on CUDA only."""
-    if recipe.amp and device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()
 
 
 def _is_best(progress: Progress, splits: Splits) -> bool:
