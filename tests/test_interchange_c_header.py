@@ -43,14 +43,15 @@ OUTPUT = """for (int o = 0; o < {size}; o++)
 """
 
 
-def run_in_c(network, x, real, folder):
+def run_in_c(network, x, real, folder, compiler=(COMPILER, "-std=c99")):
     """Outputs of each layer `[N, T, out]`, scores `[N, classes]`, answers and their names."""
     save_c(network, folder / "network.h")
     sizes = [layer.out_features for layer in network.layers]
     outputs = "".join(OUTPUT.format(size=size, layer=i) for i, size in enumerate(sizes))
     (folder / "main.c").write_text(PROGRAM.format(clips=len(x), outputs=outputs))
-    strict = ["-std=c99", "-O2", "-Wall", "-Wextra", "-pedantic", "-Werror", f"-DSNN_REAL={real}"]
-    subprocess.run([COMPILER, *strict, "main.c", "-o", "main", "-lm"], cwd=folder, check=True)
+    strict = ["-O2", "-Wall", "-Wextra", "-pedantic", "-Werror", f"-DSNN_REAL={real}"]
+    command = [*compiler, *strict, "main.c", "-o", "main", "-lm"]
+    subprocess.run(command, cwd=folder, check=True)
     kind = np.uint16 if network.input.encoding == "spike_counts" else REAL[real]
     done = subprocess.run(
         [folder / "main"], input=x.astype(kind).tobytes(), capture_output=True, check=True
@@ -110,6 +111,21 @@ def test_the_header_gives_the_numbers_of_the_stream(tmp_path, case, real):
     tolerance = 1e-5 if case not in ("max", "mean", "last", "spike_count") else 0  # exp
     np.testing.assert_allclose(scores, expected_scores, rtol=tolerance)
     assert answers == classes.tolist()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler is installed")
+@pytest.mark.parametrize("readout", ["softmax_sum", "mean", "spike_count"])
+def test_it_is_cpp_too(tmp_path, readout):
+    doc = document(readout=readout)
+    doc["layers"][1] |= {"weights": np.sign(doc["layers"][1]["weights"]).astype(int).tolist()}
+    doc["layers"][1]["weight_scale"] = 0.3
+    network, x = parse(doc), clips(doc)
+    cpp = ("g++", "-std=c++11", "-ffp-contract=off", "-x", "c++")
+    outputs, scores, *_ = run_in_c(network, x, "float", tmp_path, cpp)
+    expected, expected_scores, _ = streamed(network, x, np.float32)
+    for found, layer in zip(outputs, expected, strict=True):
+        np.testing.assert_array_equal(found, layer)
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-5)
 
 
 @compiles

@@ -1,6 +1,7 @@
-"""Networks as one C99 header: constants, a few loops, no memory allocated; for microcontrollers.
+"""Networks as one header for C99 and C++11: constants and a few loops; for microcontrollers.
 
-Its arithmetic is that of `engine`, streaming: the same operations in the same order.
+It allocates nothing, and its arithmetic is that of `engine`, streaming: the same operations in the
+same order.
 """
 
 from __future__ import annotations
