@@ -97,12 +97,7 @@ class RunFolder:
             RunError: another process trains here, or has begun a run; as `check`.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with locked(self.path) as alone:
-            if not alone:
-                raise RunError(
-                    f"Another process is training in {self.path}",
-                    remedy="Wait until it has ended, or choose another --out.",
-                )
+        with locked(self.path, "training in"):
             self.check(recipe, resume)
             yield
 

@@ -213,8 +213,7 @@ def test_a_study_does_not_mix_data(folder, spikes, call, tmp_path):
     words = ("--delays", "fixed,learned", "--seeds", 1, "--workers", 1, "--out", out, *WORDS)
     assert call("compare", "--dataset", "ssc", "--data-dir", folder, *words)[0] == 0
     again = ("compare", "--resume", "--out", out, "--data-dir", folder, "--workers", 1)
-    with locked(out) as alone:
-        assert alone
+    with locked(out, "working on the study in"):
         code, _, err = call(*again)
         assert code == 2
         assert f"Another process is working on the study in {out}" in err

@@ -102,15 +102,15 @@ def test_half_written_files_are_removed_and_no_others(tmp_path):
 def test_two_processes_do_not_train_in_one_folder(tmp_path, call):
     run = tmp_path / "run"
     run.mkdir()
-    with locked(run) as alone:  # as another process does while it trains
-        assert alone
+    with locked(run, "training in"):  # as another process does while it trains
         code, _, err = call("train", *FLAGS, "--out", run)
         assert (code, list(run.iterdir())) == (2, [])
         assert f"Another process is training in {run}. Wait until it has ended, or" in err
-    with locked(run) as alone:
-        assert alone
-    with RunFolder(run).claimed(tiny_recipe(), resume=False), locked(run) as alone:
-        assert not alone
+    with locked(run, "training in"):
+        pass
+    claimed = RunFolder(run).claimed(tiny_recipe(), resume=False)
+    with claimed, pytest.raises(RunError, match="Another process"), locked(run, "training in"):
+        pytest.fail("locked twice")
     (run / "begun").touch()  # between the first check and the claim
     with (
         pytest.raises(RunError, match="exists already"),

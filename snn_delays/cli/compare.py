@@ -121,12 +121,7 @@ def compare_command(
     if not quiet:
         _print_plan(cells, study, output)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder) as alone:
-        if not alone:
-            raise RunError(
-                f"Another process is working on the study in {folder}",
-                remedy="Wait until it has ended, or choose another --out.",
-            )
+    with locked(folder, "working on the study in"):
         study.save(folder)
         outcome = _run(jobs, folder, chosen, quiet, output)
         _report(study, cells, jobs, outcome, folder, output)

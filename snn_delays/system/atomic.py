@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from snn_delays.errors import SnnDelaysError
+from snn_delays.errors import RunError, SnnDelaysError
 
 _TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}\.tmp(\.[^.]*)?")  # the names that `replacing` makes
 
@@ -107,24 +107,31 @@ def remove_leftovers(folder: Path, older_than_s: float = 0.0) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[bool]:
-    """Lock a folder; whether no other process has.
+def locked(folder: Path, work: str) -> Iterator[None]:
+    """Keep a folder to this process; `work`, such as `training in`, says what another one does.
 
     The lock goes with the process, however that ends. Where a system has none, it is ours.
+
+    Raises:
+        RunError: another process has locked it.
     """
     try:
         import fcntl
     except ImportError:
-        yield True
+        yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        alone = True
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            alone = not isinstance(error, BlockingIOError)
-        yield alone
+        except BlockingIOError:
+            raise RunError(
+                f"Another process is {work} {folder}",
+                remedy="Wait until it has ended, or choose another --out.",
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
     finally:
         os.close(handle)
 
