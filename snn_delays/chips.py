@@ -9,14 +9,13 @@ spikes an input may have in one step.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
 from snn_delays.errors import SnnDelaysError
 from snn_delays.network_format import LIF, Layer, Network
-
-ScaleOf = Literal["output", "layer"]
+from snn_delays.words import ScaleOf
 
 
 @dataclass(frozen=True)
@@ -200,7 +199,7 @@ def fit(
     """
     if delay_step < 1:
         raise SnnDelaysError("`delay_step`", "at least 1", delay_step)
-    if scale_of not in ("output", "layer"):
+    if scale_of not in get_args(ScaleOf):
         raise SnnDelaysError("`scale_of`", "'output' or 'layer'", repr(scale_of))
     layers = [_fitted(layer, target, delay_step, scale_of) for layer in network.layers]
     facts = {k: v for k, v in network.metadata.items() if not k.endswith("_accuracy")}

@@ -17,10 +17,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from snn_delays.errors import RecipeError
+from snn_delays.words import Delays, Features, Granularity, Readout
 
 Dataset = Literal["synthetic", "shd", "ssc", "gsc"]
 Protocol = Literal["valid", "last", "paper"]
-Delays = Literal["learned", "fixed", "none"]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Rate = Annotated[float, Field(ge=0, le=1e6)]
 
@@ -73,9 +73,7 @@ class Recipe(BaseModel):
         100, ge=1, le=10_000, description="time steps of a clip; later events are dropped"
     )
     channel_bin: Positive = Field(5, description="neighbouring input channels summed into one")
-    features: Literal["mel140", "published"] = Field(
-        "mel140", description="features of recordings (gsc)"
-    )
+    features: Features = Field("mel140", description="features of recordings (gsc)")
     valid_speakers: tuple[int, ...] = Field((9, 11), description="held out of train for valid")
     protocol: Protocol = Field("valid", description="which data chooses the epoch")
 
@@ -86,7 +84,7 @@ class Recipe(BaseModel):
     delays: Delays = Field(
         "learned", description="whether there are delays, and how they come about"
     )
-    granularity: Literal["synaptic", "axonal", "dendritic"] = Field(
+    granularity: Granularity = Field(
         "synaptic", description="one delay per synapse, per input or per output"
     )
     learn_weights: bool = Field(True, description="off: nothing but delays is learned")
@@ -110,9 +108,7 @@ class Recipe(BaseModel):
         5.0, gt=0, le=1e6, description="steepness of the surrogate gradient"
     )
     dropout: float = Field(0.4, ge=0, lt=1, description="share of hidden neurons silenced per clip")
-    readout: Literal["softmax_sum", "max", "mean", "last"] = Field(
-        "softmax_sum", description="how potentials become class scores"
-    )
+    readout: Readout = Field("softmax_sum", description="how potentials become class scores")
     readout_tau: float | None = Field(
         None, gt=1, le=1e6, description="time constant of the readout; where there is none, `tau`"
     )

@@ -6,7 +6,7 @@ All sizes are arguments; nothing here knows about data or files.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,10 @@ from snn_delays.distributed import Share
 from snn_delays.errors import ShapeError, SnnDelaysError
 from snn_delays.network_format import MAX_FEATURES, MAX_STEPS
 from snn_delays.network_format.arrays import shown
-from snn_delays.nn import DelayLinear, DelayMode, Granularity
+from snn_delays.nn import DelayLinear
 from snn_delays.ops import fused
 from snn_delays.ops.synchronised import batch_norm
-
-Readout = Literal["softmax_sum", "max", "mean", "last"]
+from snn_delays.words import Delays, Granularity, Readout
 
 
 class Simulation(NamedTuple):
@@ -135,7 +134,7 @@ class DelaySNN(nn.Module):
         max_delay: int,
         tail_steps: int = 0,
         kernel_count: int = 1,
-        delays: DelayMode = "learned",
+        delays: Delays = "learned",
         granularity: Granularity = "synaptic",
         bias: bool = False,
         tau: float = 1.005,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,8 @@ from snn_delays.functional import (
     round_delay,
 )
 from snn_delays.network_format import MAX_DELAY, MAX_FEATURES, MAX_KERNELS
+from snn_delays.words import Delays, Granularity
 
-DelayMode = Literal["learned", "fixed", "none"]
-Granularity = Literal["synaptic", "axonal", "dendritic"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -81,7 +80,7 @@ class DelayLinear(nn.Module):
         kernel_count: int = 1,
         granularity: Granularity = "synaptic",
         bias: bool = False,
-        delays: DelayMode = "learned",
+        delays: Delays = "learned",
         sigma: float = 1.0,
     ) -> None:
         super().__init__()
@@ -89,7 +88,7 @@ class DelayLinear(nn.Module):
         out_features = check_whole("out_features", out_features, 1, MAX_FEATURES)
         max_delay = check_whole("max_delay", max_delay, 0, MAX_DELAY)
         kernel_count = check_whole("kernel_count", kernel_count, 1, MAX_KERNELS)
-        check_word("delays", delays, get_args(DelayMode))
+        check_word("delays", delays, get_args(Delays))
         check_word("granularity", granularity, get_args(Granularity))
         check_sigma(sigma)
         self.in_features = in_features
@@ -97,7 +96,7 @@ class DelayLinear(nn.Module):
         self.max_delay = 0 if delays == "none" else max_delay
         self.kernel_count = kernel_count
         self.granularity: Granularity = granularity
-        self.delays: DelayMode = delays
+        self.delays: Delays = delays
         self.quantised = False
         self.weight_bits: int | None = None
         self.delay_limit, self.delay_step = self.max_delay, 1

@@ -16,6 +16,7 @@ from snn_delays.cli import options as opt
 from snn_delays.cli.console import check_picture, console, percent
 from snn_delays.config import Dataset
 from snn_delays.errors import SnnDelaysError
+from snn_delays.words import Split
 
 if TYPE_CHECKING:
     from snn_delays.data import ClipDataset
@@ -30,7 +31,7 @@ def evaluate_command(
         Dataset | None,
         typer.Option("--dataset", help="Data to use. Default: what the network was trained on."),
     ] = None,
-    split: Annotated[opt.Split, typer.Option("--split", help="Which part of the data.")] = "test",
+    split: Annotated[Split, typer.Option("--split", help="Which part of the data.")] = "test",
     data_dir: opt.DataDirOption = None,
     device: opt.DeviceOption = "auto",
     variant: Annotated[
@@ -83,7 +84,7 @@ def evaluate_command(
 def _evaluate_run(
     target: Path,
     dataset: Dataset | None,
-    split: opt.Split,
+    split: Split,
     data_dir: Path | None,
     device: str,
     output: Any,
@@ -114,7 +115,7 @@ def _evaluate_run(
 def _evaluate_network(
     target: Path,
     dataset: Dataset | None,
-    split: opt.Split,
+    split: Split,
     data_dir: Path | None,
     output: Any,
 ) -> tuple[ClipDataset, float, Score]:

@@ -12,9 +12,10 @@ from rich.markup import escape
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import console
 from snn_delays.errors import SnnDelaysError
+from snn_delays.words import ScaleOf
 
 if TYPE_CHECKING:
-    from snn_delays.chips import Chip, ScaleOf
+    from snn_delays.chips import Chip
     from snn_delays.config import Recipe
     from snn_delays.network_format import Network
 
@@ -68,7 +69,7 @@ MaxDelayOption = Annotated[
     int | None, typer.Option("--max-delay", help="Largest delay. Default: the target's.")
 ]
 ScaleOption = Annotated[
-    Literal["output", "layer"] | None,
+    ScaleOf | None,
     typer.Option("--scale", help="What shares one weight scale. Default: output; netx: layer."),
 ]
 SchemaOption = Annotated[
@@ -117,9 +118,9 @@ def export_command(
     if target is not None:
         from snn_delays import chips
 
-        scale_of: ScaleOf = "layer" if to == "netx" else "output"
+        scale = scale or ("layer" if to == "netx" else "output")
         chip = chips.chip(target, weight_bits, max_delay)
-        network = _checked(network, chip, fit, delay_step, scale or scale_of)
+        network = _checked(network, chip, fit, delay_step, scale)
     network = _write(network, path, to)
     _say_what(network, path)
     _say_what_differs(network, to, target if fit else None)

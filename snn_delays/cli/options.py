@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -38,8 +38,6 @@ def add_command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
 
     return add
 
-
-Split = Literal["train", "valid", "test"]
 
 NetworkArgument = Annotated[Path, typer.Argument(help="A network.json, or network.json.gz.")]
 ClipsArgument = Annotated[

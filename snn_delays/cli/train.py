@@ -11,8 +11,9 @@ from rich.markup import escape
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import TerminalReporter, console, duration, percent
-from snn_delays.config import Dataset, Delays
+from snn_delays.config import Dataset
 from snn_delays.errors import DataError, Interrupted, MachineFault, RunError
+from snn_delays.words import Delays
 
 if TYPE_CHECKING:
     from snn_delays.config import Recipe

@@ -11,7 +11,7 @@ import os
 import posixpath
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,12 @@ from snn_delays.data.sources import PARTS
 from snn_delays.errors import DataError, DataWriteError
 from snn_delays.system.atomic import replacing
 from snn_delays.watching import by_steps
+from snn_delays.words import Features
 
 RATE = 16_000
 STEPS = 101
 BANDS = 140
-FEATURES = ("mel140", "published")
+FEATURES = get_args(Features)
 
 _LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
 _FRAMES_VERSION = 3  # raise it when the same recordings would give other frames, or an index

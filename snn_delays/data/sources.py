@@ -9,13 +9,15 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from snn_delays.errors import DataError, MissingSplitError
+from snn_delays.words import Split
 
 DATA_DIR = Path("data")
 """Where data are put, and looked for, when no folder is named."""
 
-PARTS = ("train", "valid", "test")
+PARTS: tuple[str, ...] = get_args(Split)
 """Of a data set; no clip is in two of them."""
 
 _SEARCH_DEPTH = 4
