@@ -1,9 +1,11 @@
-"""Compiled loops work with and without a place to keep them."""
+"""Compiled loops work with and without a place to keep them, and never with other sources."""
 
+import os
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 from numba.core import caching
 
 from snn_delays.system.compiled import compiled
@@ -27,40 +29,79 @@ def test_without_a_writable_folder_functions_still_compile(monkeypatch):
     assert not again.stats.cache_path
 
 
-INNER = """
+FILES = {
+    "inner.py": """
 from snn_delays.system.compiled import compiled
 
 @compiled
 def scale(pair, x):
     return pair.factor * x
-"""
-OUTER = """
-from typing import NamedTuple
+""",
+    "middle.py": """
 from inner import scale
+from snn_delays.system.compiled import compiled
+
+@compiled
+def scaled(pair, x):
+    return scale(pair, x)
+""",
+    "outer.py": """
+from typing import NamedTuple
+from middle import scaled
 from snn_delays.system.compiled import compiled
 
 class Pair(NamedTuple):
     factor: float
 
 @compiled
-def scaled(pair, x):
-    return scale(pair, x)
+def total(pair, x):
+    return scaled(pair, x) + 0.5
 
-print(scaled(Pair(2.0), 3.0))
-"""
+print(total(Pair(2.0), 3.0))
+""",
+}
 
 
-def test_loops_kept_by_an_older_version_are_not_used(tmp_path):
-    """Neither where a loop of another file is within them, nor where a class has a new name."""
+@pytest.fixture
+def answer(tmp_path):
+    """Run outer.py, once `old` is `new` in a file, which keeps its time of change."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+        os.utime(tmp_path / name, (1, 1))
 
-    def answer(inner, outer):
-        (tmp_path / "inner.py").write_text(inner)
-        (tmp_path / "outer.py").write_text(outer)
+    def run(name="outer.py", old="", new=""):
+        path = tmp_path / name
+        path.write_text(path.read_text().replace(old, new) if old else path.read_text())
+        os.utime(path, (1, 1))
         command = [sys.executable, "-c", "import outer"]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return float(done.stdout)
 
-    assert answer(INNER, OUTER).stdout == "6.0\n"
-    assert list(tmp_path.glob("__pycache__/*.nbi"))
-    offset = INNER.replace("factor * x", "factor * x + 1")
-    assert answer(offset, OUTER).stdout == "7.0\n"
-    assert answer(offset, OUTER.replace("Pair", "Couple")).stdout == "7.0\n"
+    return run
+
+
+def kept(folder):
+    """Each file of the cache, and when it was written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("__pycache__/*.nb?")}
+
+
+def test_kept_loops_are_used_with_the_sources_that_they_were_made_of(tmp_path, answer):
+    assert answer() == 6.5
+    first = kept(tmp_path)
+    assert len(first) == 6
+    assert answer() == 6.5
+    assert kept(tmp_path) == first
+    assert answer("inner.py", "factor * x", "factor * x + 1") == 7.5
+    assert answer("outer.py", "Pair", "Couple") == 7.5
+    assert answer("middle.py", "(pair, x)\n", "(pair, x) * 2\n") == 14.5
+    others = kept(tmp_path)
+    assert answer("outer.py", "+ 0.5", "+ 0.25") == 14.25
+    changed = {name for name, when in kept(tmp_path).items() if when != others[name]}
+    assert {name.split(".")[0] for name in changed} == {"outer"}
+
+
+def test_a_damaged_index_is_as_none(tmp_path, answer):
+    assert answer() == 6.5
+    for index in tmp_path.glob("__pycache__/*.nbi"):
+        index.write_bytes(index.read_bytes()[:-9])
+    assert answer() == 6.5

@@ -6,15 +6,14 @@ compiled anew in each process instead.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numba
-
-_folders: dict[Path, Path] = {}
-"""Where the loops of each source file are kept, of those imported so far."""
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -24,22 +23,39 @@ def compiled(function: Callable[..., Any]) -> Any:
         loop = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba found no folder for its cache
         return numba.njit(**options)(function)
-    source = Path(function.__code__.co_filename)
-    if source not in _folders:
-        _folders[source] = Path(loop.stats.cache_path)
-        _forget_older()
+    with suppress(OSError, AttributeError):  # sources in an archive; other names within numba
+        _keep_for_these_sources(loop)
     return loop
 
 
-def _forget_older() -> None:
-    """Forget kept loops that are older than the newest source of any.
+def _keep_for_these_sources(loop: Any) -> None:
+    """Use kept loops only with the sources that they were made of.
 
-    numba looks at a loop's own file only. The loop may hold one of another file that has changed,
-    or have been called with a class that is no longer there, which fails when it is looked up.
+    numba compares a loop's own file. But those of the loops that it calls are compiled into it;
+    and where a loop was called with a class that has another name now, looking up what is kept
+    fails.
     """
-    with suppress(OSError):  # no such file; or not ours to remove
-        newest = max(source.stat().st_mtime for source in _folders)
-        for source, folder in _folders.items():
-            for index in folder.glob(f"{source.stem}.*.nbi"):
-                if index.stat().st_mtime < newest:
-                    index.unlink(missing_ok=True)
+    function, index = loop.py_func, loop._cache._cache_file
+    called = [value for value in function.__globals__.values() if isinstance(value, type(loop))]
+    files = {function.__code__.co_filename}.union(*(_files(other) for other in called))
+    loop.source_files = files
+    index._version += " " + " ".join(_digest(file) for file in sorted(files))
+    load = index._load_index
+
+    def load_or_nothing() -> dict[Any, str]:
+        try:
+            return load()
+        except Exception:  # whatever reading a damaged or outdated pickle may raise
+            return {}
+
+    index._load_index = load_or_nothing
+
+
+def _files(loop: Any) -> set[str]:
+    """The source files of a compiled loop and of those that it calls."""
+    return getattr(loop, "source_files", set())
+
+
+@cache
+def _digest(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
