@@ -55,7 +55,7 @@ def _largest_current(path: str, layer: Layer, limit: float) -> float:
         raise NetworkFormatError(where, _expected(limit), f"a sum of {largest:.3g}")
     neuron = layer.neuron
     if isinstance(neuron, LIF):
-        voltage = max(abs(neuron.v_threshold), abs(neuron.v_reset or 0.0))
+        voltage = max(abs(neuron.v_threshold), abs(neuron.rest))
         if voltage > limit:
             where = f"`{path}.neuron`: its voltages"
             raise NetworkFormatError(where, _expected(limit), f"{voltage:.3g}")

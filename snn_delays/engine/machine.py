@@ -266,12 +266,11 @@ class _CompiledLayer:
             counted=counted,
         )
         self.ring_shape = (self.contacts.reach + 1, outputs)
-        reset = neuron.v_reset if isinstance(neuron, LIF) else None
         self.membrane = kernels.Membrane(
             tau=dtype(min(neuron.tau, float(np.finfo(dtype).max))),
             threshold=dtype(neuron.v_threshold if isinstance(neuron, LIF) else np.inf),
-            rest=dtype(0 if reset is None else reset),
-            soft=reset is None,
+            rest=dtype(neuron.rest),
+            soft=isinstance(neuron, LIF) and neuron.v_reset is None,
             decay_input=neuron.decay_input,
         )
         self._weights, self._delays, self._dtype = layer.weights, layer.delays, dtype

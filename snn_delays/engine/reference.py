@@ -51,9 +51,7 @@ def _current(layer: Layer, signal: np.ndarray) -> np.ndarray:
 def _neurons(layer: Layer, current: np.ndarray) -> np.ndarray:
     """Spikes of `lif`, voltages of `li`, for currents `[N, T, out]`."""
     neuron, real = layer.neuron, current.dtype.type
-    reset = neuron.v_reset if isinstance(neuron, LIF) else None
-    rest = real(0 if reset is None else reset)
-    tau = real(neuron.tau)
+    rest, tau = real(neuron.rest), real(neuron.tau)
     voltage = np.full_like(current[:, 0], rest)
     output = np.empty_like(current)
     for t in range(current.shape[1]):
@@ -64,9 +62,8 @@ def _neurons(layer: Layer, current: np.ndarray) -> np.ndarray:
         if isinstance(neuron, LIF):
             threshold = real(neuron.v_threshold)
             spike = output[:, t] = (charged >= threshold).astype(real)
-            voltage = (
-                charged - threshold * spike if reset is None else np.where(spike, rest, charged)
-            )
+            soft = neuron.v_reset is None
+            voltage = charged - threshold * spike if soft else np.where(spike, rest, charged)
         else:
             voltage = output[:, t] = charged
     return output

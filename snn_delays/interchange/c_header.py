@@ -86,7 +86,6 @@ def c_header(network: Network) -> str:
 
 def _table(layer: Layer) -> _Table:
     neuron, scale = layer.neuron, layer.weight_scale
-    reset = neuron.v_reset if isinstance(neuron, LIF) else None
     weights, delays = (array.transpose(1, 2, 0) for array in (layer.weights, layer.delays))
     slots = int(delays.max()) + 1
     weight_bytes = 4 if scale is None else _bytes(np.abs(weights).max())
@@ -104,9 +103,9 @@ def _table(layer: Layer) -> _Table:
         scale="" if scale is None else _numbers(np.broadcast_to(scale, layer.out_features)),
         bias=_numbers(layer.bias),
         tau=repr(min(float(neuron.tau), _LARGEST)),
-        rest=repr(float(reset or 0)),
+        rest=repr(float(neuron.rest)),
         threshold=repr(float(neuron.v_threshold)) if isinstance(neuron, LIF) else "",
-        soft=reset is None,
+        soft=isinstance(neuron, LIF) and neuron.v_reset is None,
         decay_input=neuron.decay_input,
         constant_bytes=weights.size * (weight_bytes + delay_bytes)
         + 4 * layer.out_features * (1 if scale is None else 2),

@@ -95,11 +95,16 @@ class LIF(_Part):
     v_reset: float | None
     decay_input: bool
 
+    @property
+    def rest(self) -> float:
+        """Where `V` starts and leaks to."""
+        return 0.0 if self.v_reset is None else self.v_reset
+
     @model_validator(mode="after")
     def _threshold_above_rest(self) -> Self:
-        rest = 0.0 if self.v_reset is None else self.v_reset
-        if self.v_threshold <= rest:
-            raise refusal(".v_threshold", f"above the reset voltage {rest:g}", self.v_threshold)
+        if self.v_threshold <= self.rest:
+            legal = f"above the reset voltage {self.rest:g}"
+            raise refusal(".v_threshold", legal, self.v_threshold)
         return self
 
 
@@ -109,6 +114,11 @@ class LI(_Part):
     model: Literal["li"]
     tau: float = Field(gt=1)
     decay_input: bool
+
+    @property
+    def rest(self) -> float:
+        """Where `V` starts and leaks to."""
+        return 0.0
 
 
 Neuron = Annotated[LIF | LI, Field(discriminator="model")]

@@ -62,11 +62,10 @@ def _inputs(brian2: Any, counts: np.ndarray, clock: Any) -> list[Any]:
 
 def _neurons(brian2: Any, layer: Layer, late: int, clock: Any) -> Any:
     neuron = layer.neuron
-    names: dict[str, float] = {"tau": neuron.tau, "rest": 0.0}
+    names: dict[str, float] = {"tau": neuron.tau, "rest": neuron.rest}
     spiking: dict[str, str] = {}
     if isinstance(neuron, LIF):
         names["threshold"] = neuron.v_threshold
-        names["rest"] = neuron.v_reset or 0.0
         reset = "v -= threshold" if neuron.v_reset is None else "v = rest"
         spiking = {"threshold": "v >= threshold", "reset": reset}
     group = brian2.NeuronGroup(
@@ -76,7 +75,7 @@ def _neurons(brian2: Any, layer: Layer, late: int, clock: Any) -> Any:
         clock=clock,
         **spiking,
     )
-    group.v, group.bias = names["rest"], layer.bias
+    group.v, group.bias = neuron.rest, layer.bias
     group.scale = 1.0 if layer.weight_scale is None else layer.weight_scale
     current = "(bias + scale * x)"  # the sum of integer weights is exact, then scaled once
     charge = f"v - (v - rest) / tau + {current}"

@@ -59,17 +59,14 @@ def run_clip(network: Network, counts: np.ndarray) -> list[np.ndarray]:
 
 def _parameters(layer: Layer) -> dict[str, float]:
     neuron = layer.neuron
-    rest = 0.0
-    if isinstance(neuron, LIF):
-        if neuron.v_reset is None:
-            raise SnnDelaysError(
-                "NEST has no soft reset (`v_reset` null)", remedy="Verify with brian2."
-            )
-        rest = neuron.v_reset
+    if isinstance(neuron, LIF) and neuron.v_reset is None:
+        raise SnnDelaysError(
+            "NEST has no soft reset (`v_reset` null)", remedy="Verify with brian2."
+        )
     return {
-        "E_L": rest,
-        "V_reset": rest,
-        "V_m": rest,
+        "E_L": neuron.rest,
+        "V_reset": neuron.rest,
+        "V_m": neuron.rest,
         "V_th": neuron.v_threshold if isinstance(neuron, LIF) else NEVER,
         "C_m": 1.0,
         "t_ref": 0.0,
