@@ -164,9 +164,9 @@ def test_a_constant_takes_as_many_bytes_as_it_says():
     for layer in doc["layers"]:
         layer |= {"weights": np.rint(layer["weights"]).astype(int).tolist(), "weight_scale": 1.0}
     synapses = 140 * 256 + 256 * 20
-    constants, variables = 2 * synapses + 2 * 4 * 276, 4 * 276 * 27
-    text = c_header(parse(doc))
-    assert f"take {constants / 1024:.0f} KiB, variables {variables / 1024:.0f} KiB" in text
+    sizes = (2 * synapses + 2 * 4 * 276, 4 * 276 * 27)
+    said = "constants take {:.0f} KiB, variables {:.0f} KiB".format(*(n / 1024 for n in sizes))
+    assert said in c_header(parse(doc))
 
 
 def test_numbers_too_large_for_float_are_refused():
