@@ -172,10 +172,10 @@ def test_data_that_were_not_fetched_are_not_called_by_the_name_of_the_official_o
     cells, _, outcome, _ = study
     shd = replace(STUDY, recipe=load_recipe("shd"))
 
-    def card(fetched):
+    def card(fetched, study=shd):
         files = [{"name": "shd_train.h5", "sha256": "12" * 32, "fetched": fetched}]
         finished = [(job, {**s, "files": files}) for job, s in outcome.finished]
-        return data(shd, collect(cells, finished))
+        return data(study, collect(cells, finished))
 
     official, unknown = card(True), card(False)
     assert official.tables[0].rows[0][1].startswith("Spiking Heidelberg Digits")
@@ -184,6 +184,8 @@ def test_data_that_were_not_fetched_are_not_called_by_the_name_of_the_official_o
     assert unknown.tables[0].rows[0][1].startswith("In the layout of: Spiking Heidelberg Digits")
     assert dict(unknown.tables[0].rows)["official licence"] == "CC BY 4.0"
     assert "nothing shows that they are the official files" in unknown.paragraphs[0]
+    recordings = card(False, replace(STUDY, recipe=load_recipe("gsc")))
+    assert "recordings were not compared with the official archive" in recordings.paragraphs[0]
 
 
 def test_several_settings_have_a_verdict_and_pictures_each(study):

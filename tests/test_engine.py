@@ -104,6 +104,16 @@ def test_float32_is_the_reference_in_float32() -> None:
     check_all_forms(doc, clips(doc), np.float32)
 
 
+def test_neurons_whose_rest_is_rounded_onto_the_threshold_fire_in_every_form() -> None:
+    doc = document(sizes=(9, 20, 4), steps=40)
+    doc["layers"][0]["bias"] = [0.0] * 20
+    doc["layers"][0]["neuron"] |= {"v_reset": 1.0, "v_threshold": 1 + 1e-9}
+    x = clips(doc)
+    x[:, 5:20] = 0
+    result = check_all_forms(doc, x, np.float32)
+    assert result.spikes[0][:, 12].any()  # long after any input
+
+
 def test_inexact_weights_give_the_reference_bit_for_bit() -> None:
     doc = document(sizes=(30, 40, 4), max_delay=10, steps=60, tail_steps=10, tau=1.005)
     rng = np.random.default_rng(0)

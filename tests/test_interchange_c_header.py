@@ -1,4 +1,4 @@
-"""The C header: compiled, it gives the very numbers of the engine's stream."""
+"""The C header: compiled, its spikes and voltages are bit for bit those of the engine's stream."""
 
 import shutil
 import subprocess
@@ -43,14 +43,15 @@ OUTPUT = """for (int o = 0; o < {size}; o++)
 """
 
 
-def run_in_c(network, x, real, folder, compiler=(COMPILER, "-std=c99")):
+def run_in_c(network, x, real, folder, compiler=(COMPILER, "-std=c99", "-march=native")):
     """Outputs of each layer `[N, T, out]`, scores `[N, classes]`, answers and their names."""
     save_c(network, folder / "network.h")
     sizes = [layer.out_features for layer in network.layers]
     outputs = "".join(OUTPUT.format(size=size, layer=i) for i, size in enumerate(sizes))
     (folder / "main.c").write_text(PROGRAM.format(clips=len(x), outputs=outputs))
-    strict = ["-O2", "-Wall", "-Wextra", "-pedantic", "-Werror", f"-DSNN_REAL={real}"]
-    command = [*compiler, *strict, "main.c", "-o", "main", "-lm"]
+    warnings = ["-Wall", "-Wextra", "-pedantic", "-Werror"]
+    options = [f"-DSNN_REAL={real}", "-O2", "-ffp-contract=off", *warnings]
+    command = [*compiler, *options, "main.c", "-o", "main", "-lm"]
     subprocess.run(command, cwd=folder, check=True)
     kind = np.uint16 if network.input.encoding == "spike_counts" else REAL[real]
     done = subprocess.run(
@@ -87,6 +88,7 @@ CASES = {
     "analog": {"encoding": "analog"},
     "one layer": {"sizes": (4, 3), "max_delay": 0, "tail_steps": 0},
     "long delays": {"max_delay": 300, "steps": 400},
+    "no leak": {"tau": 1e300},
     "max": {"readout": "max"},
     "mean": {"readout": "mean", "tau": 1.3},
     "last": {"readout": "last"},
@@ -101,7 +103,9 @@ def test_the_header_gives_the_numbers_of_the_stream(tmp_path, case, real):
     doc = document(**CASES[case])
     rng = np.random.default_rng(1)
     for layer in doc["layers"]:  # real numbers, whose sums depend on the order
-        layer["weights"] = (np.array(layer["weights"]) + rng.normal(0, 0.02)).tolist()
+        for name in ("weights", "bias"):
+            exact = np.array(layer[name])
+            layer[name] = (exact + rng.normal(0, 0.02, exact.shape)).tolist()
     network, x = parse(doc), clips(doc)
     outputs, scores, answers, _ = run_in_c(network, x, real, tmp_path)
     expected, expected_scores, classes = streamed(network, x, REAL[real])
@@ -120,7 +124,7 @@ def test_it_is_cpp_too(tmp_path, readout):
     doc["layers"][1] |= {"weights": np.sign(doc["layers"][1]["weights"]).astype(int).tolist()}
     doc["layers"][1]["weight_scale"] = 0.3
     network, x = parse(doc), clips(doc)
-    cpp = ("g++", "-std=c++11", "-ffp-contract=off", "-x", "c++")
+    cpp = ("g++", "-std=c++11", "-march=native", "-x", "c++")
     outputs, scores, *_ = run_in_c(network, x, "float", tmp_path, cpp)
     expected, expected_scores, _ = streamed(network, x, np.float32)
     for found, layer in zip(outputs, expected, strict=True):
@@ -158,15 +162,30 @@ def test_names_of_classes_may_be_anything(tmp_path):
     assert said == [names[answer] for answer in answers]
 
 
-def test_a_constant_takes_as_many_bytes_as_it_says():
+def test_it_says_what_it_takes():
     """140-256-20 with 8-bit weights and delays; rings of 25 steps, voltages and outputs."""
     doc = document(sizes=(140, 256, 20), max_delay=24)
     for layer in doc["layers"]:
         layer |= {"weights": np.rint(layer["weights"]).astype(int).tolist(), "weight_scale": 1.0}
-    synapses = 140 * 256 + 256 * 20
-    sizes = (2 * synapses + 2 * 4 * 276, 4 * 276 * 27)
-    said = "constants take {:.0f} KiB, variables {:.0f} KiB".format(*(n / 1024 for n in sizes))
+    constants = 2 * (140 * 256 + 256 * 20) + 2 * 4 * 276
+    variables = 256 * (4 * 26 + 1) + 20 * (4 * 26 + 4) + 4 * (20 + 1 + 2)
+    said = f"constants\n * take {constants} bytes, variables {variables}."
     assert said in c_header(parse(doc))
+
+
+@compiles
+def test_two_networks_in_one_file_are_refused_by_the_compiler(tmp_path):
+    for name, seed in (("a.h", 0), ("b.h", 1)):
+        save_c(parse(document(seed=seed)), tmp_path / name)
+
+    def compiles_with(*names):
+        text = "".join(f'#include "{name}"\n' for name in names)
+        (tmp_path / "main.c").write_text(text + "int main(void) { return 0; }\n")
+        command = [COMPILER, "-std=c99", "-c", "main.c"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
+
+    assert compiles_with("a.h", "a.h")
+    assert not compiles_with("a.h", "b.h")
 
 
 def test_numbers_too_large_for_float_are_refused():

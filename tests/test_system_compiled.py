@@ -96,12 +96,31 @@ def test_kept_loops_are_used_with_the_sources_that_they_were_made_of(tmp_path, a
     assert answer("middle.py", "(pair, x)\n", "(pair, x) * 2\n") == 14.5
     others = kept(tmp_path)
     assert answer("outer.py", "+ 0.5", "+ 0.25") == 14.25
-    changed = {name for name, when in kept(tmp_path).items() if when != others[name]}
-    assert {name.split(".")[0] for name in changed} == {"outer"}
+    new = kept(tmp_path).items() - others.items()
+    assert {name.split("-")[1].split(".")[0] for name, _ in new} == {"outer"}
 
 
-def test_a_damaged_index_is_as_none(tmp_path, answer):
+KILLED = """
+import os
+from numba.core.caching import IndexDataCacheFile
+IndexDataCacheFile._save_data = lambda *_: os._exit(9)
+import outer
+"""
+
+
+def test_a_process_killed_between_index_and_code_leaves_no_other_code(tmp_path, answer):
     assert answer() == 6.5
-    for index in tmp_path.glob("__pycache__/*.nbi"):
-        index.write_bytes(index.read_bytes()[:-9])
+    path = tmp_path / "inner.py"
+    path.write_text(path.read_text().replace("factor * x", "factor * x + 1"))
+    os.utime(path, (1, 1))
+    assert subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path).returncode == 9
+    assert answer() == 7.5
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+@pytest.mark.parametrize("end", [0, -9])
+def test_what_is_damaged_is_as_none(tmp_path, answer, kind, end):
+    assert answer() == 6.5
+    for file in tmp_path.glob(f"__pycache__/*.{kind}"):
+        file.write_bytes(file.read_bytes()[:end])
     assert answer() == 6.5

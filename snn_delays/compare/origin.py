@@ -55,7 +55,8 @@ def data(study: Study, results: Results) -> Section:
         ["dropped events", _each(percent(s["dropped_event_share"], 3) for s in summaries)],
         ["chance", _each(percent(s["chance"]) for s in summaries)],
     ]
-    notes = [_UNKNOWN_FILES] if unknown else []
+    doubt = _UNKNOWN_RECORDINGS if source.folder else _UNKNOWN_FILES
+    notes = [doubt] if unknown else []
     return Section("Data", notes, [Table(["fact", "value"], rows, words=True)])
 
 
@@ -63,6 +64,12 @@ _UNKNOWN_FILES = (
     "Not all files were fetched and verified by `snn-delays data fetch`: they have the layout of "
     "this data set, but nothing shows that they are the official files. Say what they are when you "
     "quote these figures."
+)
+
+
+_UNKNOWN_RECORDINGS = (
+    "The recordings were not compared with the official archive, which `snn-delays data fetch` "
+    "verifies before it unpacks it. Say where they are from when you quote these figures."
 )
 
 

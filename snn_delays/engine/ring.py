@@ -41,16 +41,18 @@ def advance(ring, now, scale, bias, membrane, spiking, voltage, output, updates,
     """
     samples, outputs = voltage.shape
     rest, threshold = membrane.rest, membrane.threshold
+    fires_at_rest = spiking and rest >= threshold  # in float32 they may be rounded to one number
     for n in range(samples):
         for o in range(outputs):
             v, current = voltage[n, o], bias[o] + scale[o] * ring[n, now, o]
             ring[n, now, o] = 0
-            if v == rest and current == 0:
+            idle = v == rest and current == 0
+            updates[n] += not idle
+            if idle and not fires_at_rest:
                 output[n, o] = 0 if spiking else v
                 if spiking:
                     margin[n] = min(margin[n], abs(rest - threshold))
                 continue
-            updates[n] += 1
             h = charge(v, current, membrane)
             if not spiking:
                 voltage[n, o] = output[n, o] = h

@@ -1,11 +1,12 @@
 """Networks as one header for C99 and C++11: constants and a few loops; for microcontrollers.
 
-It allocates nothing, and its arithmetic is that of `engine`, streaming: the same operations in the
-same order.
+It allocates nothing, and its neurons compute as those of `engine`, streaming: the same operations
+in the same order.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -43,6 +44,7 @@ class _Table:
     soft: bool
     decay_input: bool
     constant_bytes: int
+    variable_bytes: int
 
     @property
     def synapses(self) -> int:
@@ -69,6 +71,7 @@ def c_header(network: Network) -> str:
         text, trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
     layers = [_table(layer) for layer in network.layers]
+    scores = len(network.readout.classes) * (2 if network.readout.kind == "mean" else 1)
     return template.render(
         created_by=f"snn-delays {snn_delays.__version__}",
         dt_ms=f"{network.dt_ms:g}",
@@ -80,7 +83,9 @@ def c_header(network: Network) -> str:
         readout=network.readout.kind,
         layers=layers,
         constant_bytes=sum(layer.constant_bytes for layer in layers),
-        variable_bytes=sum(4 * layer.outputs * (layer.slots + 2) for layer in layers),
+        variable_bytes=sum(layer.variable_bytes for layer in layers)
+        + 4 * (scores + 1 + len(layers)),
+        digest=hashlib.sha256(repr(layers).encode()).hexdigest()[:16].upper(),
     )
 
 
@@ -102,14 +107,23 @@ def _table(layer: Layer) -> _Table:
         delays=_numbers(delays),
         scale="" if scale is None else _numbers(np.broadcast_to(scale, layer.out_features)),
         bias=_numbers(layer.bias),
-        tau=repr(min(float(neuron.tau), _LARGEST)),
+        tau=_tau(neuron.tau),
         rest=repr(float(neuron.rest)),
         threshold=repr(float(neuron.v_threshold)) if isinstance(neuron, LIF) else "",
         soft=isinstance(neuron, LIF) and neuron.v_reset is None,
         decay_input=neuron.decay_input,
         constant_bytes=weights.size * (weight_bytes + delay_bytes)
         + 4 * layer.out_features * (1 if scale is None else 2),
+        variable_bytes=layer.out_features
+        * (4 * (slots + 1) + (1 if isinstance(neuron, LIF) else 4)),
     )
+
+
+def _tau(tau: float) -> str:
+    """In float as far as that goes, as in the engine."""
+    if tau <= _LARGEST:
+        return repr(float(tau))
+    return f"(sizeof(snn_real) == sizeof(float) ? {_LARGEST!r} : {float(tau)!r})"
 
 
 def _bytes(largest: float) -> int:

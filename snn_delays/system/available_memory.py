@@ -31,9 +31,17 @@ def free_bytes(device: str) -> int:
 
         return torch.cuda.mem_get_info(device)[0]
     own = psutil.Process().memory_info()
-    mapped = getattr(own, "shared", 0)  # pages of files, given back when others want memory
-    taken = own.vms if _address_limit() else own.rss - mapped  # a limit counts addresses
+    taken = own.vms if _address_limit() else own.rss - _mapped_bytes()  # a limit counts addresses
     return max(0, total_bytes(device) - taken)
+
+
+def _mapped_bytes() -> int:
+    """Pages of files in memory, which Linux takes back when they are wanted; 0 elsewhere."""
+    try:
+        lines = Path("/proc/self/status").read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("RssFile:"))
 
 
 def _address_limit() -> list[int]:

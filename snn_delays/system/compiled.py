@@ -29,26 +29,33 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 def _keep_for_these_sources(loop: Any) -> None:
-    """Use kept loops only with the sources that they were made of.
+    """Use kept loops only with the sources that they were made of: a digest goes into their names.
 
     numba compares a loop's own file. But those of the loops that it calls are compiled into it;
     and where a loop was called with a class that has another name now, looking up what is kept
     fails.
     """
-    function, index = loop.py_func, loop._cache._cache_file
+    function, kept = loop.py_func, loop._cache._cache_file
     called = [value for value in function.__globals__.values() if isinstance(value, type(loop))]
     files = {function.__code__.co_filename}.union(*(_files(other) for other in called))
+    digest = hashlib.sha256(" ".join(map(_digest, sorted(files))).encode()).hexdigest()[:16]
     loop.source_files = files
-    index._version += " " + " ".join(_digest(file) for file in sorted(files))
-    load = index._load_index
+    kept._index_path = str(Path(kept._index_path).with_name(f"{digest}-{kept._index_name}"))
+    kept._data_name_pattern = f"{digest}-{kept._data_name_pattern}"
+    kept._load_index = _if_whole(kept._load_index, otherwise=dict)
+    kept._load_data = _if_whole(kept._load_data, otherwise=lambda: None)
 
-    def load_or_nothing() -> dict[Any, str]:
+
+def _if_whole(read: Callable[..., Any], otherwise: Callable[[], Any]) -> Callable[..., Any]:
+    """`read`, or `otherwise` where what is kept is damaged, or names what is no longer there."""
+
+    def read_or_not(*arguments: Any) -> Any:
         try:
-            return load()
-        except Exception:  # whatever reading a damaged or outdated pickle may raise
-            return {}
+            return read(*arguments)
+        except Exception:  # whatever reading such a pickle may raise
+            return otherwise()
 
-    index._load_index = load_or_nothing
+    return read_or_not
 
 
 def _files(loop: Any) -> set[str]:
