@@ -153,6 +153,31 @@ def test_integer_weights_stay_integers(tmp_path, largest, kind):
 
 
 @compiles
+@pytest.mark.parametrize("readout", ["mean", "max"])
+def test_a_stream_may_outlast_its_counter(tmp_path, readout):
+    """Steps are counted in 32 bits: after the last, scores go on as real numbers."""
+    save_c(parse(document(readout=readout)), tmp_path / "network.h")
+    (tmp_path / "main.c").write_text(
+        '#include <stdio.h>\n#include "network.h"\n'
+        "int main(void)\n{\n"
+        "    snn_input input[SNN_CHANNELS] = {1, 1, 1, 1, 1};\n"
+        "    snn_reset();\n"
+        "    snn_step(input);\n"
+        "    snn_steps_done = UINT32_MAX - 1;\n"
+        "    for (int t = 0; t < 20; t++)\n"
+        "        snn_step(input);\n"
+        "    for (int c = 0; c < SNN_CLASSES; c++)\n"
+        '        printf("%a ", (double)snn_scores[c]);\n'
+        "}\n"
+    )
+    subprocess.run([COMPILER, "-std=c99", "main.c", "-o", "main"], cwd=tmp_path, check=True)
+    done = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True)
+    scores = np.array([float.fromhex(word) for word in done.stdout.split()])
+    assert np.isfinite(scores).all()
+    assert np.abs(scores).max() < (1e-6 if readout == "mean" else 100)
+
+
+@compiles
 def test_names_of_classes_may_be_anything(tmp_path):
     doc = document()
     names = ['a "quoted\\" one', "größer??/", "*/ 7\t"]
