@@ -173,7 +173,7 @@ def _train_epochs(
 def _refuse_lone_clip(recipe: Recipe, clips: int) -> None:
     """Batch norm needs two values of a channel in each batch."""
     last = clips % recipe.batch_size or recipe.batch_size
-    if min(last, clips) * (recipe.steps + recipe.tail_steps) == 1:
+    if last * (recipe.steps + recipe.tail_steps) == 1:
         raise RecipeError(
             f"The last of the batches that {clips} clips make, one clip of one step, is too small "
             "for batch norm",

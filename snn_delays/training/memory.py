@@ -43,13 +43,13 @@ def refuse_too_large(
     """Refuse a run that cannot fit, before memory is taken.
 
     Args:
-        clips: in the data set; a batch has no more.
+        clips: in a batch of this process.
         available: bytes, from `available_memory.total_bytes`.
 
     Raises:
         RecipeError: naming what it needs, what there is, and what to lower.
     """
-    needed = least_bytes(recipe, channels, classes, min(recipe.batch_size, clips))
+    needed = least_bytes(recipe, channels, classes, clips)
     if needed <= available:
         return
     raise RecipeError(
