@@ -87,7 +87,7 @@ class Trainer:
         device = next(self.net.parameters()).device
         position = self.keeper.progress.position
         if position is None:
-            position = Position.first(self.net, device)
+            position = Position.first(self.net)
             position.keep_random(device)  # whenever the run is stopped, it has them
             self.keeper.progress.position = position
         position.restore_random(device)

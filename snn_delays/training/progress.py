@@ -39,9 +39,10 @@ class Position:
     random: Tensors = field(default_factory=dict)
 
     @classmethod
-    def first(cls, net: nn.Module, device: torch.device | None = None) -> Self:
-        """The beginning of an epoch."""
+    def first(cls, net: nn.Module) -> Self:
+        """The beginning of an epoch, its sums on the device of `net`."""
         hidden = len(delay_layers(net)) - 1  # all but the readout
+        device = next(net.parameters()).device
         sums = {
             "loss": torch.zeros((), dtype=torch.float64, device=device),
             "correct": torch.zeros((), dtype=torch.int64, device=device),
@@ -194,12 +195,13 @@ def _restored(
 
 def _position(net: nn.Module, parts: dict[str, Tensors], batches: int, seconds: float) -> Position:
     """How far an epoch has come, its sums on the device of `net`."""
-    expected = Position.first(net).sums
-    for name, own in expected.items():
+    sums = {}
+    for name, own in Position.first(net).sums.items():
         found = parts["sums"][name]
         same = (found.shape, found.dtype) == (own.shape, own.dtype)
         if not (same and found.isfinite().all() and found.abs().max() < 1e30):
             raise ValueError(f"impossible sums, {name}")
+        sums[name] = found.to(own.device)
     try:
         torch.Generator().set_state(parts["random"]["cpu"])
     except RuntimeError:
@@ -207,8 +209,6 @@ def _position(net: nn.Module, parts: dict[str, Tensors], batches: int, seconds: 
     of_gpu = parts["random"].get("cuda")
     if of_gpu is not None and (of_gpu.dtype, of_gpu.shape) != (torch.uint8, (16,)):
         raise ValueError("the GPU's random state is not one of torch's")
-    device = next(net.parameters()).device
-    sums = {name: parts["sums"][name].to(device) for name in expected}
     return Position(int(_not_negative(batches)), sums, _not_negative(seconds), parts["random"])
 
 
