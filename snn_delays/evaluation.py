@@ -18,7 +18,7 @@ from snn_delays import network_format as nf
 from snn_delays.data import ClipDataset
 from snn_delays.data.dataset import check_classes
 from snn_delays.distributed import World, total
-from snn_delays.engine import Engine, Network
+from snn_delays.engine import Engine
 from snn_delays.engine.checks import clips_at_once
 from snn_delays.errors import DataError, ShapeError, SnnDelaysError
 from snn_delays.ops.gemm import gpu_precision
@@ -89,17 +89,16 @@ def _check_scores(scores: object, clips: int) -> None:
         raise ShapeError("What `net` gives", f"scores [N={clips}, classes]", got)
 
 
-def answer(network: Network | Engine, data: ClipDataset) -> tuple[Evaluation, float]:
-    """Answer every clip of `data` with the engine, in batches that fit into memory.
+def answer(engine: Engine, data: ClipDataset) -> tuple[Evaluation, float]:
+    """Answer every clip of `data` with an engine, in batches that fit into memory.
 
     Returns:
         The answers, and the smallest distance of any membrane to its threshold.
     """
-    at_once = clips_at_once(network.network if isinstance(network, Engine) else network)
     predictions, labels, margin = [], [], math.inf
-    for indices in data.in_order(at_once):
+    for indices in data.in_order(clips_at_once(engine.network)):
         x, y = data.batch(indices)
-        result = network.run(x.transpose(0, 1).cpu().numpy())
+        result = engine.run(x.transpose(0, 1).cpu().numpy())
         predictions.append(torch.from_numpy(result.classes))
         labels.append(y.cpu())
         margin = min(margin, result.margin)

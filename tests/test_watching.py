@@ -72,7 +72,7 @@ def test_reading_and_answering_clips_is_told(told, trained, shd_folder, tmp_path
     valid = data.load("synthetic", "valid", steps=recipe.steps)
     for loop in (
         lambda: evaluate(round_delays(net), valid, 300),
-        lambda: answer(Network.load(folder.network_file), valid),
+        lambda: answer(Network.load(folder.network_file).engine, valid),
     ):
         told.clear()
         loop()

@@ -126,13 +126,13 @@ def _evaluate_network(
     name = dataset or network.input.dataset
     data = load_for_network(network, name, split, data_dir)
     check_data_fits(data, network.input.channels, network.readout.classes, target)
-    result, margin = answer(network, data)
+    result, margin = answer(network.engine, data)
     output.print(
         f"{name} {split}: [bold]{percent(result.accuracy)}[/] "
         f"({result.correct} of {len(data)} clips, engine, float64)"
     )
     output.print(f"Smallest distance of a membrane to its threshold: {margin:.2g}")
-    return data, result.accuracy, lambda altered: answer(network, altered)[0].accuracy
+    return data, result.accuracy, lambda altered: answer(network.engine, altered)[0].accuracy
 
 
 def _evaluate_variants(
