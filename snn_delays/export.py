@@ -6,7 +6,6 @@ All arithmetic is float64, so that the file means exactly what the rounded netwo
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,15 +108,13 @@ def _refuse_changed_parts(net: DelaySNN) -> None:
             )
 
 
-def export_run(folder: RunFolder, path: str | Path | None = None) -> Path:
-    """Write the network of a finished run as network.json; returns where.
+def export_run(folder: RunFolder) -> None:
+    """Write the network of a finished run into its folder, as network.json.
 
     Raises:
         RunError: the run is not finished or its files are damaged.
     """
-    target = folder.network_file if path is None else Path(path)
-    nf.save_network(run_network(folder), target)
-    return target
+    nf.save_network(run_network(folder), folder.network_file)
 
 
 def run_network(folder: RunFolder) -> nf.Network:
