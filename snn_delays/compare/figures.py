@@ -39,8 +39,9 @@ _STYLE: Any = {
     "grid.linewidth": 0.7,
     "axes.axisbelow": True,
     "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
 }
-
 
 _ALTERATIONS = {
     "jitter": ("standard deviation of jitter (ms)", "Spikes moved in time"),
@@ -79,6 +80,26 @@ def _whiskers(figures: Sequence[Spread]) -> NDArray[np.float64]:
     means = np.array([found.mean for found in figures])
     ends = np.array([found.interval or (found.mean, found.mean) for found in figures])
     return 100 * np.abs(ends.T - means)
+
+
+def _panel() -> tuple[Figure, Any]:
+    """A figure of the usual size, with one panel."""
+    figure = Figure(figsize=(5.2, 2.9), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _curve(axis: Any, places: Sequence[float], figures: Sequence[Spread], arm: str) -> None:
+    """Mean accuracies of an arm at several places, joined by a line, with their intervals."""
+    axis.errorbar(
+        places,
+        _percent([found.mean for found in figures]),
+        yerr=_whiskers(figures),
+        color=ARMS[arm].colour,
+        marker="o",
+        markersize=3.5,
+        capsize=2,
+        label=arm,
+    )
 
 
 def pictures(results: Sequence[CellResult], chance: float, classes: Sequence[str]) -> list[Picture]:
@@ -129,8 +150,7 @@ def arms_picture(results: Sequence[CellResult], chance: float) -> Picture:
 
 def cost_picture(results: Sequence[CellResult]) -> Picture:
     """Accuracy with its interval against the time that a run took, mean and deviation."""
-    figure = Figure(figsize=(5.2, 2.9), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _panel()
     words = []
     for result in results:
         arm, seconds = result.cell.arm, result.figure("wall_seconds")
@@ -147,7 +167,7 @@ def cost_picture(results: Sequence[CellResult]) -> Picture:
         words.append(f"{arm} {100 * result.rounded.mean:.1f} % in {seconds.mean:.0f} s")
     axis.set(xlabel="seconds a run", ylabel="accuracy (%)", ylim=(0, 101))
     axis.set_xlim(left=0)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend()
     alt = f"Accuracy (95 % interval) against the time of a run (deviation): {', '.join(words)}."
     title = "Accuracy (95 % interval) against training time (deviation)"
     return _picture(title, alt, figure)
@@ -161,27 +181,17 @@ def axis_picture(results: Sequence[CellResult], name: str, where: str) -> Pictur
     except ValueError:  # names or lists: side by side
         places = {value: float(place) for place, value in enumerate(typed)}
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.2, 2.9), layout="constrained")
-        axis = figure.subplots()
+        figure, axis = _panel()
         words = []
         for arm in dict.fromkeys(result.cell.arm for result in results):
             line = [result for result in results if result.cell.arm == arm]
             line.sort(key=lambda result: places[dict(result.cell.setting)[name]])
             figures = [result.rounded for result in line]
-            axis.errorbar(
-                [places[dict(result.cell.setting)[name]] for result in line],
-                _percent([found.mean for found in figures]),
-                yerr=_whiskers(figures),
-                color=ARMS[arm].colour,
-                marker="o",
-                markersize=3.5,
-                capsize=2,
-                label=arm,
-            )
+            _curve(axis, [places[dict(r.cell.setting)[name]] for r in line], figures, arm)
             words.append(f"{arm} {' '.join(f'{100 * found.mean:.1f}' for found in figures)}")
         axis.set_xticks([places[value] for value in typed], typed)
         axis.set(xlabel=name, ylabel="accuracy (%)", ylim=(0, 101))
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend()
         alt = f"Accuracy in percent at {name} = {', '.join(typed)}: {'; '.join(words)}."
         return _picture(f"Accuracy against {name}{where}", alt, figure)
 
@@ -201,8 +211,7 @@ def curve_pictures(results: Sequence[CellResult]) -> list[Picture]:
 
 
 def _curve_picture(histories: dict[str, list[list[Record]]], key: str, label: str) -> Picture:
-    figure = Figure(figsize=(5.2, 2.9), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _panel()
     words = []
     for arm, runs in histories.items():
         lines = np.array([[record[key] for record in run] for run in runs])
@@ -218,7 +227,7 @@ def _curve_picture(histories: dict[str, list[list[Record]]], key: str, label: st
         axis.yaxis.set_major_formatter(LogFormatter())
         axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     axis.set(xlabel="epoch", ylabel=label)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend()
     alt = f"{label} over the epochs, mean and range over seeds; in the last: {', '.join(words)}."
     return _picture(f"Learning curves: {label.removesuffix(' (%)')}", alt, figure)
 
@@ -266,28 +275,18 @@ def _robustness_picture(
     kind: str,
     chance: float,
 ) -> Picture:
-    figure = Figure(figsize=(5.2, 2.9), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _panel()
     words = []
     for result in results:
         arm = result.cell.arm
         curve = {v.strength or 0.0: f for v, f in found[arm].items() if v.kind == kind}
         points = [result.rounded, *curve.values()]
-        axis.errorbar(
-            [0.0, *curve],
-            [100 * point.mean for point in points],
-            yerr=_whiskers(points),
-            color=ARMS[arm].colour,
-            marker="o",
-            markersize=3.5,
-            capsize=2,
-            label=arm,
-        )
+        _curve(axis, [0.0, *curve], points, arm)
         words.append(f"{arm} {100 * points[-1].mean:.1f} %")
     axis.axhline(100 * chance, color="#999999", linestyle=":", linewidth=1)
     label, title = _ALTERATIONS[kind]
     axis.set(xlabel=label, ylabel="accuracy (%)", ylim=(0, 101))
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend()
     alt = f"Accuracy against {label}; at the strongest: {', '.join(words)}."
     return _picture(title, alt, figure)
 
@@ -329,7 +328,7 @@ def _histograms(result: CellResult, layers: dict[str, list[NDArray[Any]]]) -> Pi
         axis.set(title=name, xlabel="delay (steps)")
         axis.tick_params(labelsize=8)
     panels[0].set(ylabel="delays", ylim=(0, 1.35 * panels[0].get_ylim()[1]))
-    panels[0].legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
+    panels[0].legend(ncols=2, loc="upper center")
     words = "; ".join(
         f"{name}: mean {before.mean():.1f} before, {after.mean():.1f} after, "
         f"{(np.rint(after) == 0).mean():.0%} at 0, {(np.rint(after) == longest).mean():.0%} at "
