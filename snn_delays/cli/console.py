@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -216,7 +216,24 @@ class TerminalReporter(Reporter):
             self.progress = None
 
 
-class TerminalDownload(DownloadReporter):
+class _Shown:
+    """A context manager in which the bars of `progress` are open."""
+
+    progress: Progress
+
+    def __enter__(self) -> Self:
+        """Open the bars."""
+        if not self.progress.disable:  # else some versions print an empty line
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the bars."""
+        if not self.progress.disable:
+            self.progress.stop()
+
+
+class TerminalDownload(_Shown, DownloadReporter):
     """Progress of a download, with rate and time left; a context manager.
 
     Elsewhere than on a terminal, a line for each tenth of a file.
@@ -240,20 +257,9 @@ class TerminalDownload(DownloadReporter):
         self.done = self.done_before = self.tenths = 0
         self.began = 0.0
 
-    def __enter__(self) -> TerminalDownload:
-        """Open the bars."""
-        if not self.progress.disable:  # else some versions print an empty line
-            self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the bars."""
-        if not self.progress.disable:
-            self.progress.stop()
-
     def message(self, text: str) -> None:
         """A sentence for the user."""
-        self.output.print(text, style="dim", soft_wrap=True)
+        self.output.print(text, style="dim")
 
     def start(self, filename: str, total: int | None, done: int) -> None:
         """Bytes begin to arrive, for the first time or again."""
@@ -274,12 +280,11 @@ class TerminalDownload(DownloadReporter):
             rate = (self.done - self.done_before) / (time.perf_counter() - self.began)
             self.output.print(
                 f"{self.filename}: {self.done / 1e6:.0f} of {self.total / 1e6:.0f} MB, "
-                f"{rate / 1e6:.1f} MB/s, {duration((self.total - self.done) / rate)} left",
-                soft_wrap=True,
+                f"{rate / 1e6:.1f} MB/s, {duration((self.total - self.done) / rate)} left"
             )
 
 
-class CountReporter:
+class CountReporter(_Shown):
     """Progress of things of one kind, with rate and time left; a context manager.
 
     Elsewhere than on a terminal, a line for each tenth.
@@ -290,17 +295,6 @@ class CountReporter:
         self.progress = _bars(output, disable=quiet or not output.is_terminal)
         self.total = self.done = 0
         self.began = 0.0
-
-    def __enter__(self) -> CountReporter:
-        """Open the bar."""
-        if not self.progress.disable:
-            self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the bar."""
-        if not self.progress.disable:
-            self.progress.stop()
 
     def start(self, total: int) -> None:
         """So many things are to be done."""
