@@ -11,14 +11,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from snn_delays.data.dataset import ClipDataset, Sample, SpikeDataset, collate
-    from snn_delays.data.events import EventStore
-    from snn_delays.data.frames import FrameDataset
-    from snn_delays.data.inspect import describe
-    from snn_delays.data.loading import SPLITS, load
-    from snn_delays.data.sources import SOURCES, Source, find_file, find_source
-    from snn_delays.data.store import open_store
-    from snn_delays.data.synthetic import SyntheticTask, make_synthetic
+    from snn_delays.data.dataset import ClipDataset as ClipDataset
+    from snn_delays.data.dataset import Sample as Sample
+    from snn_delays.data.dataset import SpikeDataset as SpikeDataset
+    from snn_delays.data.dataset import collate as collate
+    from snn_delays.data.events import EventStore as EventStore
+    from snn_delays.data.frames import FrameDataset as FrameDataset
+    from snn_delays.data.inspect import describe as describe
+    from snn_delays.data.loading import SPLITS as SPLITS
+    from snn_delays.data.loading import load as load
+    from snn_delays.data.sources import SOURCES as SOURCES
+    from snn_delays.data.sources import Source as Source
+    from snn_delays.data.sources import find_file as find_file
+    from snn_delays.data.sources import find_source as find_source
+    from snn_delays.data.store import open_store as open_store
+    from snn_delays.data.synthetic import SyntheticTask as SyntheticTask
+    from snn_delays.data.synthetic import make_synthetic as make_synthetic
 
 _HOME = {
     "SOURCES": "sources",
@@ -39,24 +47,7 @@ _HOME = {
     "open_store": "store",
 }
 
-__all__ = [
-    "SOURCES",
-    "SPLITS",
-    "ClipDataset",
-    "EventStore",
-    "FrameDataset",
-    "Sample",
-    "Source",
-    "SpikeDataset",
-    "SyntheticTask",
-    "collate",
-    "describe",
-    "find_file",
-    "find_source",
-    "load",
-    "make_synthetic",
-    "open_store",
-]
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:
