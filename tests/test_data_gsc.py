@@ -303,7 +303,7 @@ def test_frames_are_mel_power_of_hann_windows():
 
     wave = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
-    triangles = gsc._quietly(melscale_fbanks, 513, 20.0, 8000.0, BANDS, 16_000).numpy()
+    triangles = melscale_fbanks(513, 20.0, 8000.0, BANDS, 16_000).numpy()
     for t in (10, 50):
         segment = wave[160 * t - 200 : 160 * t + 200] * window
         power = np.abs(np.fft.rfft(segment, 1024)) ** 2

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from snn_delays.compare.plan import Cell, Study
     from snn_delays.compare.results import Results
     from snn_delays.compare.study import Outcome
+    from snn_delays.config import Recipe
 
 _ARMS = "none,fixed,learned"
 _SEEDS = 3
@@ -144,7 +145,7 @@ def _refuse_what_has_no_effect(settings: list[str] | None) -> None:
 
 
 def _new_study(
-    recipe: Any, arms: list[str] | None, seeds: int | None, axis: list[str] | None
+    recipe: Recipe, arms: list[str] | None, seeds: int | None, axis: list[str] | None
 ) -> Study:
     from snn_delays.compare.plan import Study, parse_axes
 

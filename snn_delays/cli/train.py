@@ -139,9 +139,7 @@ def resolve_recipe(
     from snn_delays.config import load_recipe, parse_overrides
 
     flags = {k: v for k, v in given.items() if v is not None}
-    name = source
-    if name is None:
-        name = dataset or "synthetic"
+    name = (dataset or "synthetic") if source is None else source
     return load_recipe(name, {**parse_overrides(settings or []), **flags})
 
 

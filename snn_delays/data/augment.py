@@ -29,7 +29,8 @@ def jitter_channels(
     events: Events, deviation: float, channels: int, generator: Generator
 ) -> Events:
     """Move each spike by a rounded Gaussian of `deviation` channels; what leaves is gone."""
-    moved = _normal(len(events.units), generator).mul_(deviation).add_(events.units).round_()
+    moved = torch.randn(len(events.units), generator=generator, device=generator.device)
+    moved = moved.mul_(deviation).add_(events.units).round_()
     return _inside(events, moved.clamp_(-1, channels).to(torch.int32), channels)
 
 
@@ -194,10 +195,6 @@ def _whole_frames(data: ClipDataset, time_ms: float) -> int:
 
 def _uniform(count: int, generator: Generator) -> Tensor:
     return torch.rand(count, generator=generator, device=generator.device)
-
-
-def _normal(count: int, generator: Generator) -> Tensor:
-    return torch.randn(count, generator=generator, device=generator.device)
 
 
 def _uniform_integers(count: int, largest: int, generator: Generator) -> Tensor:

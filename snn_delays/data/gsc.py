@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import posixpath
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -260,7 +261,8 @@ def log_mel(features: str) -> Any:
         rate, window, size, low, high = RATE // 2, 256, 256, 50.0, 14_000.0
     else:
         rate, window, size, low, high = RATE, 400, 1024, 20.0, RATE / 2
-    triangles = _quietly(melscale_fbanks, size // 2 + 1, low, high, BANDS, rate)
+    with warnings.catch_warnings(action="ignore"):  # empty triangles are counted and shown
+        triangles = melscale_fbanks(size // 2 + 1, low, high, BANDS, rate)
 
     def transform(waves: NDArray[np.float32]) -> NDArray[np.float32]:
         x = torch.from_numpy(waves)
@@ -275,12 +277,3 @@ def log_mel(features: str) -> Any:
         return (power + 1e-6).log().numpy()
 
     return transform
-
-
-def _quietly(function: Any, *arguments: Any) -> Any:
-    """Without torchaudio's warning of empty triangles, which are counted and shown elsewhere."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return function(*arguments)

@@ -10,7 +10,7 @@ import os
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -331,7 +331,7 @@ def image(store: EventStore) -> bytes:
         _write_ragged(file, "spikes/units", store.units, store.offsets, np.uint16)
         file["labels"] = store.labels.astype(np.uint16)
         file["extra/speaker"] = store.speakers
-        file["extra/keys"] = _as_bytes(store.classes)
+        file["extra/keys"] = np.array([name.encode("utf-8") for name in store.classes])
         file.flush()
         return bytes(file.id.get_file_image())
 
@@ -347,7 +347,3 @@ def _write_ragged(
     for clip in range(len(rows)):
         rows[clip] = values[offsets[clip] : offsets[clip + 1]].astype(dtype)
     file.create_dataset(field, data=rows, dtype=h5py.vlen_dtype(dtype))
-
-
-def _as_bytes(names: Sequence[str]) -> NDArray[np.bytes_]:
-    return np.array([name.encode("utf-8") for name in names])

@@ -195,5 +195,5 @@ def _is_best(progress: Progress, splits: Splits) -> bool:
     if splits.choosing is None:
         return True
     key = "valid_accuracy" if "valid_accuracy" in progress.history[-1] else "test_accuracy"
-    scores = [record[key] for record in progress.history]
-    return len(scores) == 1 or scores[-1] > max(scores[:-1])
+    *before, now = (record[key] for record in progress.history)
+    return now > max(before, default=-1)
