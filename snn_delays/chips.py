@@ -8,6 +8,7 @@ spikes an input may have in one step.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -28,8 +29,7 @@ class Chip:
         weight_bits: of a signed integer weight; `b` bits hold -(2^(b-1) - 1) to 2^(b-1) - 1.
         soft_reset: a neuron can subtract its threshold when it spikes.
         free_rest: neurons may rest at another potential than 0.
-        largest_bias, largest_threshold: in units of an integer weight; None where not known, and
-            then not checked.
+        largest_bias, largest_threshold: in units of an integer weight; infinite where not known.
     """
 
     name: str
@@ -37,8 +37,8 @@ class Chip:
     weight_bits: int
     soft_reset: bool = False
     free_rest: bool = True
-    largest_bias: int | None = None
-    largest_threshold: int | None = None
+    largest_bias: float = math.inf
+    largest_threshold: float = math.inf
 
     @property
     def largest_weight(self) -> int:
@@ -147,7 +147,7 @@ def _range_violations(index: int, layer: Layer, target: Chip) -> list[Violation]
     """Biases and thresholds too large in units of the layer's integer weights, if it has them."""
     found, scale = [], layer.weight_scale
     for what, size, limit in _ranges(layer, target):
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # nothing is above infinity
             bad = 0 if scale is None else int((size > (limit + 0.5) * scale).sum())
         if bad:
             what = f"neurons whose {what} is above {limit} in units of `weight_scale`"
@@ -155,12 +155,10 @@ def _range_violations(index: int, layer: Layer, target: Chip) -> list[Violation]
     return found
 
 
-def _ranges(layer: Layer, target: Chip) -> list[tuple[str, np.ndarray, int]]:
+def _ranges(layer: Layer, target: Chip) -> list[tuple[str, np.ndarray, float]]:
     """What has a limit, its size `[out]` in units of a real weight, and the limit."""
-    found, neuron = [], layer.neuron
-    if target.largest_bias is not None:
-        found.append(("bias", np.abs(layer.bias), target.largest_bias))
-    if target.largest_threshold is not None and isinstance(neuron, LIF):
+    found, neuron = [("bias", np.abs(layer.bias), target.largest_bias)], layer.neuron
+    if isinstance(neuron, LIF):
         # a chip adds the current whole: where ours divides it by tau, its voltage is tau times ours
         size = neuron.v_threshold * (neuron.tau if neuron.decay_input else 1.0)
         found.append(("threshold", np.full(len(layer.bias), size), target.largest_threshold))

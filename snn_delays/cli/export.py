@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -206,7 +207,7 @@ def _checked(
     for violation in broken:
         output.print(f"  {violation}")
     unseen = ["memory", "connections of a core", "potentials"]
-    if chip.largest_bias is None:
+    if chip.largest_bias == math.inf:
         unseen.append("bias and threshold, which stay real numbers")
     output.print(f"  Not checked: {', '.join(unseen)}.")
     if fit:

@@ -30,8 +30,6 @@ from snn_delays.network_format import LIF, Layer, Network
 from snn_delays.system.atomic import replacing
 
 _LIMITS = CHIPS["loihi2"]
-assert _LIMITS.largest_threshold is not None
-_LARGEST_THRESHOLD = _LIMITS.largest_threshold
 UNITY = 4096  # of a decay, 12 bits: PyLifModelBitAcc in lava.proc.lif.models
 FINEST = 1 / 64  # of a voltage, in weights
 
@@ -109,7 +107,7 @@ def _registers(index: int, layer: Layer) -> _Registers:
     weight, delay = _one_contact(where, layer)
     scale = _one_scale(where, layer)
     bias = np.rint(layer.bias / scale)
-    threshold = float(_LARGEST_THRESHOLD)  # out of reach
+    threshold = _LIMITS.largest_threshold  # out of reach
     if isinstance(neuron, LIF):
         if neuron.v_reset != 0:
             raise SnnDelaysError(
@@ -121,7 +119,7 @@ def _registers(index: int, layer: Layer) -> _Registers:
         ("|weight|", np.abs(weight).max(), _LIMITS.largest_weight),
         ("delay", delay.max(), _LIMITS.max_delay),
         ("|bias| in units of `weight_scale`", np.abs(bias).max(), _LIMITS.largest_bias),
-        ("threshold in units of `weight_scale`", threshold, _LARGEST_THRESHOLD),
+        ("threshold in units of `weight_scale`", threshold, _LIMITS.largest_threshold),
     ]
     for what, largest, limit in limits:
         if largest > limit:
