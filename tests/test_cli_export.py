@@ -111,6 +111,17 @@ def test_the_name_says_the_format(call, trained, tmp_path):
     assert load_network(tmp_path / "b.nir").layers[0].out_features == 8
 
 
+def test_a_name_that_says_no_format_is_refused(call, trained, tmp_path):
+    for name in ("net.hpp", "net", "net.yaml"):
+        code, _, err = call("export", trained[0].path, "-o", tmp_path / name)
+        assert code == 2, err
+        assert "must be a name that ends in .json, .nir, .net, .h or .json.gz" in err
+        assert name in err
+        assert "--to" in err
+    assert not [*tmp_path.iterdir()]
+    assert call("export", trained[0].path, "--to", "c", "-o", tmp_path / "net.hpp")[0] == 0
+
+
 def test_without_data_float32_is_not_compared(call, tmp_path):
     doc = document()
     doc["input"]["dataset"] = "shd"

@@ -197,3 +197,15 @@ def test_bars_have_room_on_a_narrow_terminal(clock):
     shown = output.file.getvalue()
     assert "…" not in shown
     assert "12345/88200 batches left" in shown
+
+
+def test_a_narrow_bar_cuts_the_name_before_its_figures(clock):
+    output = Console(file=io.StringIO(), force_terminal=True, width=60, color_system=None)
+    bars = console._bars(output)
+    words = "clips of recordings-of-a-microphone test"
+    bars.add_task(words, total=8332, completed=500, unit="clips", rate="12301 a second")
+    output.print(bars.get_renderable())
+    line = output.file.getvalue()
+    assert line.startswith("clips o… ")
+    assert "500/8332 clips left" in line
+    assert "12301 a second" in line

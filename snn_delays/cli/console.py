@@ -33,6 +33,9 @@ from snn_delays.watching import watched
 _LINE_SECONDS = 10.0
 """How long a loop that is shown by lines is silent."""
 
+_FIGURES = 54
+"""Columns for the figures beside a bar: `12345/88200 batches left 0:12:34 12301 a second`."""
+
 
 def console() -> Console:
     """Standard output; plain when it is not a terminal."""
@@ -85,10 +88,16 @@ def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
     return "  ".join(words)
 
 
+def _name_column(output: Console) -> TextColumn:
+    """What is counted; on a narrow terminal it is cut, and no figure is."""
+    column = Column(no_wrap=True, max_width=max(8, output.width - _FIGURES))
+    return TextColumn("[bold]{task.description}", table_column=column)
+
+
 def _bars(output: Console, **options: bool) -> Progress:
     """Bars with time left; tasks have a `unit` and a `rate`."""
     return Progress(
-        TextColumn("[bold]{task.description}"),
+        _name_column(output),
         BarColumn(),  # shrinks first
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[unit]}"),
@@ -242,12 +251,12 @@ class TerminalDownload(_Shown, DownloadReporter):
     def __init__(self, output: Console) -> None:
         self.output = output
         self.progress = Progress(
-            TextColumn("[bold]{task.description}"),
+            _name_column(output),
             BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
+            DownloadColumn(table_column=Column(no_wrap=True)),
+            TransferSpeedColumn(table_column=Column(no_wrap=True)),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=output,
             disable=not output.is_terminal,
         )

@@ -43,8 +43,7 @@ ToOption = Annotated[
     typer.Option(
         "--to",
         help="json (network.json), nir (extra `nir`), netx (Lava's HDF5, for loihi2), or c (a C99 "
-        "header). "
-        "Default: as the file's name ends, else json.",
+        "header). Default: as the name of --output ends; json without it.",
     ),
 ]
 TargetOption = Annotated[
@@ -143,9 +142,16 @@ def _write_schema(output: Path | None) -> None:
 
 
 def _format_of(output: Path | None) -> Format:
-    """The format that the file's name ends in, or json."""
-    suffix = "" if output is None else output.suffix
-    return next((to for to, ending in SUFFIXES.items() if ending == suffix), "json")
+    """The format that the file's name ends in; json without a file."""
+    if output is None or output.suffix == ".gz":
+        return "json"
+    for to, ending in SUFFIXES.items():
+        if output.suffix == ending:
+            return to
+    endings = f"{', '.join(SUFFIXES.values())} or .json.gz"
+    raise SnnDelaysError(
+        "--output", f"a name that ends in {endings}", output, "Or say the format with --to."
+    )
 
 
 def _target_of(to: Format, target: Target | None) -> Target | None:
