@@ -8,6 +8,11 @@ from __future__ import annotations
 import signal
 
 
+def install(extra: str) -> str:
+    """The remedy where a library of one of the package's extras is missing."""
+    return f'Install it: pip install "snn-delays[{extra}]".'
+
+
 class SnnDelaysError(ValueError):
     """Bad input, said in one sentence.
 

@@ -272,6 +272,30 @@ def test_bad_recordings_are_named_and_leave_nothing(folder, tmp_path, case):
     assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
 
 
+def test_a_recording_that_vanishes_is_named(folder, monkeypatch):
+    def read_and_remove(path):
+        wave = second(path)
+        path.unlink()
+        return wave
+
+    second = gsc._second
+    monkeypatch.setattr(gsc, "_second", read_and_remove)
+    with pytest.raises(DataError, match=r"The recording .*_nohash_0.wav cannot be read \(No such"):
+        open_frames(folder, CLASSES, "mel140")
+
+
+def test_frames_that_another_process_wrote_meanwhile_are_taken(folder, monkeypatch):
+    """As on Windows, where a file in use cannot be replaced."""
+
+    def write_and_fail(*arguments):
+        write_frames(*arguments)
+        raise PermissionError
+
+    write_frames = gsc._write_frames
+    monkeypatch.setattr(gsc, "_write_frames", write_and_fail)
+    assert len(open_frames(folder, CLASSES, "mel140").frames) == 12
+
+
 def test_frames_do_not_depend_on_how_many_recordings_are_read_at_once(
     folder, tmp_path, monkeypatch
 ):

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from snn_delays.compare.jobs import Job, Result, attempt
-from snn_delays.errors import RunError, SnnDelaysError
+from snn_delays.errors import RunError, SnnDelaysError, install
 from snn_delays.system.atomic import write_bytes
 
 ATTEMPTS = 4
@@ -136,7 +136,7 @@ def _connect(address: str | None) -> Any:
     except ImportError:
         raise SnnDelaysError(
             "--engine ray needs Ray, which is not installed",
-            remedy='Run: pip install "snn-delays[ray]"',
+            remedy=install("ray"),
         ) from None
     address = address or os.environ.get("RAY_ADDRESS")  # as Ray itself would
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from snn_delays.errors import DataError
+from snn_delays.errors import DataError, install
 
 _EIGHT_BITS = (6, 7)  # A-law and mu-law
 _PLAIN_KINDS = (1, 3, 0xFFFE, *_EIGHT_BITS)  # integers, floats, extensible (either of them)
@@ -102,6 +102,6 @@ def _soundfile() -> Any:
     except (ImportError, OSError) as error:  # OSError: its library libsndfile is missing
         raise DataError(
             f"Recordings need soundfile, which cannot be used ({error})",
-            remedy='Install it: pip install "snn-delays[gsc]"',
+            remedy=install("gsc"),
         ) from error
     return soundfile

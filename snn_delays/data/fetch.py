@@ -18,7 +18,7 @@ from typing import IO, Any
 from snn_delays.data.download import Archive, DownloadReporter, by_hand, download
 from snn_delays.data.presence import is_damaged
 from snn_delays.data.sources import Source, find_source, sidecar
-from snn_delays.errors import DataError, DataWriteError
+from snn_delays.errors import DataError, DataWriteError, install
 from snn_delays.system.atomic import replacing, write_text
 
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
@@ -48,7 +48,7 @@ def archives(name: str) -> list[Archive]:
         )
         raise DataError(
             f"The checksums of {name} come from a library that is not installed ({error})",
-            remedy=f'Install it: pip install "snn-delays[{extra}]". {plain}',
+            remedy=f"{install(extra)} {plain}",
         ) from error
 
 

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from snn_delays.data.audio import read_wav
 from snn_delays.data.cache import cache_error, cache_folder
 from snn_delays.data.sources import PARTS
-from snn_delays.errors import DataError, DataWriteError
+from snn_delays.errors import DataError, DataWriteError, install
 from snn_delays.system.atomic import replacing
 from snn_delays.watching import by_steps
 from snn_delays.words import Features
@@ -147,7 +147,8 @@ def open_frames(
         try:
             _write_frames(folder, clips, features, frames_file, index_file)
         except OSError as error:
-            raise cache_error("The frames of gsc", frames_file.parent, error) from error
+            if _read_frames(frames_file, index_file) is None:  # else another process was quicker
+                raise cache_error("The frames of gsc", frames_file.parent, error) from error
         frames = _read_frames(frames_file, index_file)
         if frames is None:
             raise DataWriteError(f"{frames_file} cannot be read back", remedy="Is the disk sound?")
@@ -192,7 +193,7 @@ def _write_frames(
             block = transform(np.stack([_second(folder / clip.path) for clip in group]))
             frames[start : start + _BATCH] = block
             for clip in group:
-                content = hashlib.sha256((folder / clip.path).read_bytes()).hexdigest()
+                content = _sha256(folder / clip.path)
                 recordings.update(f"{clip.path} {clip.part} {content}\n".encode())
             known = frames[start : start + _BATCH][[clip.part == "train" for clip in group]]
             flat = known.reshape(-1, BANDS).astype(np.float64)
@@ -227,6 +228,13 @@ def _sealed(frames_digest: Any, index: dict[str, NDArray[Any]]) -> bytes:
     return frames_digest.digest()
 
 
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"The recording {path} cannot be read ({error.strerror})") from error
+
+
 def _second(path: Path) -> NDArray[np.float32]:
     """The first second of a recording, zeros at its end where it is shorter."""
     samples, _ = read_wav(path, RATE)
@@ -255,7 +263,7 @@ def log_mel(features: str) -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         raise DataError(
             f"Features of gsc need torchaudio, which cannot be used ({str(error).splitlines()[0]})",
-            remedy='Install it: pip install "snn-delays[gsc]"',
+            remedy=install("gsc"),
         ) from error
     if features == "published":
         rate, window, size, low, high = RATE // 2, 256, 256, 50.0, 14_000.0

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snn_delays.errors import NetworkFormatError, SnnDelaysError
+from snn_delays.errors import NetworkFormatError, SnnDelaysError, install
 from snn_delays.network_format import LI, Layer, Network, parse
 from snn_delays.system.atomic import write_bytes
 
@@ -128,9 +128,7 @@ def _nir() -> Any:
     try:
         import nir
     except ImportError:
-        raise SnnDelaysError(
-            "nir is not installed", remedy='Install it: pip install "snn-delays[nir]".'
-        ) from None
+        raise SnnDelaysError("nir is not installed", remedy=install("nir")) from None
     return nir
 
 

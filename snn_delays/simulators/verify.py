@@ -12,7 +12,7 @@ import numpy as np
 
 from snn_delays.engine import Engine
 from snn_delays.engine.readout import clip_scores
-from snn_delays.errors import SnnDelaysError
+from snn_delays.errors import SnnDelaysError, install
 from snn_delays.network_format import Network
 from snn_delays.watching import by_steps
 
@@ -77,9 +77,7 @@ def verify(network: Network, x: np.ndarray, simulator: str) -> Report:
     try:
         version = metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        raise SnnDelaysError(
-            f"{simulator} is not installed", remedy='Install it: pip install "snn-delays[verify]".'
-        ) from None
+        raise SnnDelaysError(f"{simulator} is not installed", remedy=install("verify")) from None
     try:
         run_clip = import_module(module).run_clip
     except Exception as error:  # Brian2, for one, fails with numpy releases newer than itself

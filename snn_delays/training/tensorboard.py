@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib import image
 from torch import nn
 
-from snn_delays.errors import SnnDelaysError
+from snn_delays.errors import SnnDelaysError, install
 from snn_delays.nn import delay_layers
 from snn_delays.runs import RunFolder
 from snn_delays.training.reporting import Reporter
@@ -38,7 +38,7 @@ class TensorBoardReporter(Reporter):
         except ImportError:
             raise SnnDelaysError(
                 "--tensorboard needs TensorBoard, which is not installed",
-                remedy='Run: pip install "snn-delays[tensorboard]"',
+                remedy=install("tensorboard"),
             ) from None
         self.folder = folder
         # `purge_step` withdraws whatever earlier event files hold at that step or later.
