@@ -40,6 +40,8 @@ def files(tmp_path):
         ({}, 0, "The same as nest 3.10."),
         ({"different_spikes": [0, 3]}, 1, "Not the same as nest."),
         ({"different_classes": 1}, 1, "Not the same as nest."),
+        ({"voltages": 54, "different_voltages": 0}, 0, "The same as nest 3.10."),
+        ({"voltages": 54, "different_voltages": 3}, 1, "Not the same as nest."),
         ({"output_spikes": 17, "different_output_spikes": 0}, 0, "The same as nest 3.10."),
         ({"output_spikes": 17, "different_output_spikes": 2}, 1, "Not the same as nest."),
     ],
@@ -60,6 +62,10 @@ def test_table_and_exit_code(call, files, monkeypatch, changes, code, verdict):
     assert len(readout) == ("output_spikes" in changes)
     for words in readout:
         assert {"17", str(changes["different_output_spikes"])} <= set(words)
+    voltages = [line.split() for line in out.splitlines() if "voltages of the readout" in line]
+    assert len(voltages) == ("voltages" in changes)
+    for words in voltages:
+        assert {"54", str(changes["different_voltages"])} <= set(words)
     row = next(line for line in out.splitlines() if "hidden layer 2" in line)
     assert "22" in row
     assert str(changes.get("different_spikes", [0, 0])[1]) in row

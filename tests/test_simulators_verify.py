@@ -72,8 +72,11 @@ def test_simulator_gives_the_same_spikes_and_answers(
     if options.get("readout") == "spike_count":
         assert report.output_spikes > 0
         assert report.different_output_spikes == 0
+        assert report.voltages is None
     else:
         assert report.output_spikes is None
+        assert report.voltages == 2 * 54 * 4
+        assert report.different_voltages == 0
 
 
 @pytest.mark.parametrize("simulator", SIMULATORS)
@@ -133,6 +136,32 @@ def test_one_delay_off_by_one_is_found(simulator: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(verify_module, "Engine", lambda network: engine(parse(wrong)))
     report = verify(parse(doc), x, simulator)
     assert report.different_spikes[0] > 0
+    assert not report.same
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS)
+@pytest.mark.parametrize("part", ["delays", "tau", "bias"])
+def test_a_wrong_readout_is_found_though_all_answers_are_right(
+    simulator: str, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed(simulator)
+    doc = inexact()
+    x = clips(doc, samples=1)
+    wrong = copy.deepcopy(doc)
+    layer = wrong["layers"][-1]
+    if part == "delays":
+        o, i = np.argwhere(np.array(layer["weights"])[..., 0])[0]
+        layer["delays"][o][i][0] += 1 if layer["delays"][o][i][0] < 7 else -1
+    elif part == "tau":
+        layer["neuron"]["tau"] *= 1.0001
+    else:  # of all classes, so that no score changes
+        layer["bias"] = [bias + 1e-3 for bias in layer["bias"]]
+    engine = verify_module.Engine
+    monkeypatch.setattr(verify_module, "Engine", lambda network: engine(parse(wrong)))
+    report = verify(parse(doc), x, simulator)
+    assert report.different_spikes == [0, 0]
+    assert report.different_classes == 0
+    assert report.different_voltages > 0
     assert not report.same
 
 

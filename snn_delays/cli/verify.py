@@ -25,10 +25,10 @@ def verify_command(
         int, typer.Option("--clips", min=1, help="Compare at most so many, the file's first.")
     ] = 10,
 ) -> None:
-    """Compare spikes and answers with NEST or Brian2, clip by clip.
+    """Compare spikes, the readout's voltages and answers with NEST or Brian2, clip by clip.
 
     The simulator builds the network from network.json by its own means. Exit code 1 when a spike
-    or an answer differs.
+    or an answer differs, or a voltage of the readout by more than rounding.
     """
     from snn_delays.engine import Network
     from snn_delays.predictions import first_clips
@@ -63,5 +63,8 @@ def _table(report: Report) -> Table:
     if report.output_spikes is not None:
         changed = report.different_output_spikes
         table.add_row("spikes of the readout", str(report.output_spikes), str(changed))
+    if report.different_voltages is not None:
+        voltages, changed = report.voltages, report.different_voltages
+        table.add_row("voltages of the readout", str(voltages), str(changed))
     table.add_row("answers", str(report.clips), str(report.different_classes))
     return table

@@ -1,6 +1,7 @@
 """Does a network do the same elsewhere? The engine against a simulator that others wrote.
 
-Spikes (of a spiking readout too) and answers are compared, clip by clip, in float64.
+Spikes (of a spiking readout too), the readout's voltages and answers are compared, clip by clip, in
+float64.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from snn_delays.engine.readout import clip_scores
 from snn_delays.errors import SnnDelaysError, install
 from snn_delays.network_format import Network
 from snn_delays.watching import by_steps
+
+ROUNDING = 1e-9
+"""How far two voltages of a readout may lie apart, as a share of what its weights add up to."""
 
 # name -> (our module, the distribution that it needs)
 SIMULATORS = {
@@ -34,6 +38,8 @@ class Report:
         different_spikes: (clip, step, neuron) cells that differ, per hidden layer.
         output_spikes, different_output_spikes: the same of a readout that spikes, else None.
         different_classes: clips whose answer differs.
+        voltages, different_voltages: (clip, step, class) cells of a readout that does not spike,
+            and how many of them differ by more than rounding; None where it spikes.
         largest_score_difference: over all clips and classes.
         margin: the engine's smallest distance of a voltage to its threshold.
     """
@@ -46,14 +52,16 @@ class Report:
     different_classes: int
     largest_score_difference: float
     margin: float
+    voltages: int | None = None
+    different_voltages: int | None = None
     output_spikes: int | None = None
     different_output_spikes: int | None = None
 
     @property
     def same(self) -> bool:
-        """Whether every spike and every answer is the same."""
-        different = [*self.different_spikes, self.different_output_spikes, self.different_classes]
-        return not any(different)
+        """Whether every spike and answer is the same, and every voltage of the readout."""
+        readout = (self.different_output_spikes, self.different_voltages)
+        return not any([*self.different_spikes, *readout, self.different_classes])
 
 
 def verify(network: Network, x: np.ndarray, simulator: str) -> Report:
@@ -103,6 +111,16 @@ def verify(network: Network, x: np.ndarray, simulator: str) -> Report:
         different_classes=int((ours.classes != scores.argmax(axis=1)).sum()),
         largest_score_difference=float(np.abs(ours.scores - scores).max()),
         margin=ours.margin,
+        voltages=None if spiking else ours.output.size,
+        different_voltages=None if spiking else _different(ours.output, theirs[-1], network),
         output_spikes=int(ours.output.sum()) if spiking else None,
         different_output_spikes=int((ours.output != theirs[-1]).sum()) if spiking else None,
     )
+
+
+def _different(ours: np.ndarray, theirs: np.ndarray, network: Network) -> int:
+    """How many voltages of the readout `[N, T, classes]` differ by more than rounding."""
+    layer = network.layers[-1]
+    size = np.abs(layer.real_weights).sum(axis=(1, 2)) + np.abs(layer.bias)
+    size = size + np.abs(ours).max(axis=(0, 1), initial=0.0)
+    return int((np.abs(ours - theirs) > ROUNDING * size).sum())
