@@ -152,6 +152,22 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(seed_effect):
     assert 274 <= hits <= 296  # 95 % is 285
 
 
+@pytest.mark.parametrize(("seeds", "mean", "tenth"), [(2, 4.0, 7.0), (3, 1.8, 2.4)])
+def test_few_seeds_make_an_interval_of_a_difference_as_wide_as_the_guide_says(seeds, mean, tenth):
+    rng = np.random.default_rng(3)
+    widths, differences = [], []
+    for _ in range(600):
+        hard = 1.5 * rng.normal(size=500)
+        arms = [skill - hard + 0.5 * rng.normal(size=500) for skill in (1.2, 1.1)]
+        first, second = ((ease + rng.normal(size=(seeds, 500)) > 0).astype(float) for ease in arms)
+        found = crossed(first - second)
+        widths.append(np.ptp(found.interval) / 2)
+        differences.append(found.mean)
+    ratios = np.array(widths) / (1.96 * np.std(differences))
+    assert ratios.mean() == pytest.approx(mean, rel=0.15)
+    assert np.quantile(ratios, 0.9) == pytest.approx(tenth, rel=0.15)
+
+
 def test_the_script_that_counts_how_often_intervals_cover_prints_a_line_for_each_case():
     script = Path(__file__).parents[1] / "scripts" / "intervals.py"
     words = ["--studies", "2", "--seeds", "3", "--clips", "20"]

@@ -138,6 +138,7 @@ def test_arms_with_unequal_numbers_of_seeds():
 def test_two_seeds_are_warned_of():
     two = results_of({"none": [0.1, 0.2], "learned": [0.8, 0.9, 0.85]})
     assert warnings(two)[0].startswith("Two seeds: where they differ much")
+    assert "four times as wide as it need be on average" in warnings(two)[0]
     assert "Two seeds" not in " ".join(warnings(results_of({"learned": [0.8, 0.9, 0.85]})))
 
 

@@ -151,8 +151,8 @@ def warnings(results: Results) -> list[str]:
     if any(len(result.summaries) == 2 for result in results.cells):
         found.append(
             "Two seeds: where they differ much, the interval of an accuracy covers the truth in 89 "
-            "instead of 95 % of studies; that of a difference is up to four times as wide as it "
-            "need be. Run more seeds."
+            "instead of 95 % of studies; that of a difference is four times as wide as it need be "
+            "on average, and one in ten is more than seven times. Run more seeds."
         )
     pairs = [c for setting in results.settings() for c in results.comparisons(setting)]
     tested = [c for c in pairs if c.corrected is not None]
