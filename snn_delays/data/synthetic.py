@@ -6,10 +6,12 @@ the class's own. So each class is a pattern of channel latencies (`latencies_ms`
 
 - *rate says nothing*: every channel fires equally often in every class, before and (on average)
   after spikes are dropped and noise is added;
-- *the moment says nothing*: at any one time step a single note sounds, and all melodies are made of
-  the same notes. A network without delays or memory sees one step at a time; it can learn which
-  note sounds, but its answer adds up the same evidence whatever the order;
-- *only lags between channels tell*: "note 2 began 120 ms after note 4". A neuron whose synapses
+- *the moment says almost nothing*: as the melodies are written a single note sounds at any one time
+  step, and all are made of the same notes. A network without delays or memory sees one step at a
+  time; it can learn which note sounds, but its answer adds up the same evidence whatever the order.
+  Almost: jitter sometimes moves the end of a note and the beginning of the next into one step,
+  which says that they are neighbours; noise and dropped spikes hide most of it;
+- *lags between channels tell*: "note 2 began 120 ms after note 4". A neuron whose synapses
   hold the spikes of note 4 back by 120 ms sees both at once, and fires. Random delays give each
   neuron a few channels that happen to fit; learned ones can line up all of them, which tells in
   jitter, dropped spikes and noise.
