@@ -20,6 +20,7 @@ from snn_delays.data.dataset import SpikeDataset
 from snn_delays.data.frames import FrameDataset
 from snn_delays.data.gsc import Frames
 from snn_delays.errors import DataError, RecipeError
+from snn_delays.training import epoch as one_epoch
 from snn_delays.training.epoch import training_batch
 
 SAMPLES = 6
@@ -245,6 +246,22 @@ def test_an_empty_batch_of_spikes():
     empty = SpikeDataset(store_of([[], []]), [0, 1], dt_ms=10, steps=3, channel_bin=1)
     x, _ = augmented_batch(empty, torch.arange(2), 0, **SETTINGS | {"noise": 0.0})
     assert x.sum() == 0
+
+
+def test_no_batch_is_augmented_by_the_random_numbers_of_its_epoch(monkeypatch):
+    seen = []
+
+    def noted(data, indices, seed, **settings):
+        seen.append(seed)
+        return augmented_batch(data, indices, seed, **settings)
+
+    monkeypatch.setattr(one_epoch, "augmented_batch", noted)
+    recipe = make_recipe({"augment": {"drop": 0.1}})
+    for epoch in range(4):
+        for batch in range(5):
+            training_batch(DATA, ALL, recipe, epoch, batch)
+    others = [one_epoch.seed_of(recipe.seed, epoch) for epoch in range(5)]  # weights, then orders
+    assert len({*seen, *others}) == 25
 
 
 def test_training_batches_depend_on_seed_epoch_and_batch_alone():

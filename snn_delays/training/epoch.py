@@ -158,7 +158,7 @@ def training_batch(
     if not any(settings.values()):
         x, labels = data.batch(indices[own])
         return x, labels, labels
-    seed = seed_of(recipe.seed, epoch + 1, batch)
+    seed = seed_of(recipe.seed, epoch + 1, batch + 1)
     x, targets = augmented_batch(data, indices, seed, **settings)  # drawn for the whole batch
     return (
         x[:, own],
@@ -175,5 +175,8 @@ def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[An
 
 
 def seed_of(*numbers: int) -> int:
-    """An independent torch seed for each (seed, epoch, ...); epoch 0 is for initialisation."""
+    """An independent torch seed for each (seed, epoch, batch); epoch 0 is for initialisation.
+
+    Epochs and batches count from 1: numpy takes a 0 at the end for no number at all.
+    """
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
