@@ -166,6 +166,30 @@ def test_with_frozen_weights_only_delays_move_and_a_stopped_run_goes_on(tmp_path
     assert {n.rsplit(".", 1)[1] for n in moved} - measured == {"delay"}
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "what"),
+    [
+        ({}, {"valid_speakers": [0, 12, 3]}, "trained on speakers 0, 3, who are to choose"),
+        ({"protocol": "last"}, {"protocol": "valid"}, "trained on the valid clips too"),
+        ({"protocol": "paper"}, {"protocol": "valid"}, "chosen by the test clips"),
+        ({"protocol": "paper"}, {"protocol": "last"}, "chosen by the test clips"),
+        ({}, {"valid_speakers": [13]}, None),
+        ({}, {"protocol": "last"}, None),
+        ({"protocol": "last"}, {"protocol": "last"}, None),
+        ({"protocol": "paper"}, {"protocol": "paper"}, None),
+    ],
+)
+def test_a_network_that_knows_the_held_out_clips_is_no_start(tmp_path, before, after, what):
+    first, _ = tiny_run(tmp_path / "first", epochs=1, **before)
+    changed = {"epochs": 1, "init": str(first.path), **before, **after}
+    if what is None:
+        tiny_run(tmp_path / "second", **changed)
+        return
+    with pytest.raises(RunError, match=what):
+        tiny_run(tmp_path / "second", **changed)
+    assert not (tmp_path / "second").exists()
+
+
 def test_same_seed_same_result_and_another_seed_another(tmp_path):
     first, _ = tiny_run(tmp_path / "a")
     second, _ = tiny_run(tmp_path / "b")

@@ -159,6 +159,40 @@ def start_from(net: DelaySNN, run: str) -> None:
             layer.start_delay.copy_(layer.delay)
 
 
+def refuse_known_clips(splits: Splits, recipe: Recipe) -> None:
+    """Refuse to start from a network that knows clips which are to choose or to test.
+
+    Those that it was trained on may not choose, nor such as chose it test. The run that it started
+    from went through this too, so nothing further back has to be looked at.
+
+    Raises:
+        RunError: naming the run and what its network knows.
+    """
+    if recipe.init is None:
+        return
+    folder = RunFolder(recipe.init)
+    before, read = folder.recipe(), {file["sha256"] for file in folder.summary().get("files", ())}
+    known = ""
+    if recipe.protocol == "valid" and _was_read(splits.choosing, read):
+        own = splits.choosing is not None and splits.choosing.files != splits.train.files
+        heard = [] if own else sorted(set(recipe.valid_speakers) - set(before.valid_speakers))
+        if before.protocol != "valid":
+            known = f"trained on the valid clips too (protocol {before.protocol})"
+        elif heard:
+            known = f"trained on speakers {', '.join(map(str, heard))}, who are to choose the epoch"
+    if before.protocol == "paper" != recipe.protocol and _was_read(splits.test, read):
+        known = "chosen by the test clips (protocol paper)"
+    if known:
+        raise RunError(
+            f"The network in {recipe.init} was {known}, so accuracy would be too high",
+            remedy="Start from another run, or keep its protocol and valid_speakers.",
+        )
+
+
+def _was_read(data: ClipDataset | None, read: set[str]) -> bool:
+    return data is not None and any(file.sha256 in read for file in data.files)
+
+
 def load_trained(folder: RunFolder | str | Path) -> tuple[DelaySNN, Recipe, list[str]]:
     """The chosen network of a finished run (not rounded), its recipe, and its class names.
 

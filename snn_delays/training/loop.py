@@ -23,7 +23,13 @@ from snn_delays.system.allocator import keep_freed_memory
 from snn_delays.system.devices import device_name
 from snn_delays.training import checkpoint as ckpt
 from snn_delays.training import memory
-from snn_delays.training.assembly import Splits, load_splits, network_from_recipe, start_from
+from snn_delays.training.assembly import (
+    Splits,
+    load_splits,
+    network_from_recipe,
+    refuse_known_clips,
+    start_from,
+)
 from snn_delays.training.epoch import Trainer, seed_of
 from snn_delays.training.keeping import Keeper
 from snn_delays.training.optimisation import Optimisation
@@ -62,7 +68,7 @@ def train(
     Raises:
         DataError: data is missing or damaged, or other processes read other data.
         RunError: the folder is in the way, or its run was started with another recipe or other
-            data, or is damaged.
+            data, or is damaged; or the network to start from knows clips held out here.
         RecipeError: the run cannot fit into memory.
         TrainingError: the loss or a gradient became infinite or not a number.
         MachineFault: memory or the disk gave out; the message says what is kept.
@@ -112,6 +118,7 @@ def train(
         net = network_from_recipe(recipe, *sizes).to(device)
         if recipe.init is not None and not (resume and folder.checkpoint_file.is_file()):
             start_from(net, recipe.init)
+            refuse_known_clips(splits, recipe)
         with folder.claimed(recipe, resume):
             progress, seconds = _train_epochs(net, splits, recipe, folder, resume, reporter, world)
         reporter.message("Testing the chosen network")
