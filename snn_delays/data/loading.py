@@ -1,6 +1,7 @@
 """`load`: a name and a split in, a `SpikeDataset` or `FrameDataset` out.
 
-The clips of each split are chosen here; speakers are never shared between train and valid.
+The clips of each split are chosen here. Train and valid of one file share no speaker; of files or
+lists of their own, nobody looks.
 """
 
 from __future__ import annotations
