@@ -10,10 +10,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tiny import FLAGS, tiny_recipe
+from tiny import FLAGS, tiny_recipe, tiny_run
 
 from snn_delays.data import make_synthetic
 from snn_delays.data.synthetic import SyntheticTask
+from snn_delays.export import export_run
 from snn_delays.nn import round_delays
 from snn_delays.training.assembly import load_split, load_trained
 from snn_delays.training.epoch import Trainer
@@ -71,6 +72,27 @@ def test_interrupting_keeps_the_epochs_and_says_how_to_go_on(call, tmp_path, mon
     code, _, err = call("train", *FLAGS, "--out", tmp_path / "run")
     assert code == 130
     assert f"snn-delays train --resume --out {tmp_path / 'run'}" in err.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "split", "words"),
+    [
+        ("valid", "valid", ""),
+        ("valid", "test", ""),
+        ("last", "valid", "protocol last trains on these clips too"),
+        ("last", "test", ""),
+        ("paper", "valid", "protocol paper trains on these clips too"),
+        ("paper", "test", "These clips chose the epoch"),
+    ],
+)
+def test_evaluate_says_where_clips_are_not_held_out(call, tmp_path, protocol, split, words):
+    folder, _ = tiny_run(tmp_path / "run", epochs=1, protocol=protocol)
+    export_run(folder)
+    for target in (folder.path, folder.network_file):
+        code, out, _ = call("evaluate", target, "--split", split)
+        assert code == 0
+        assert words in out
+        assert bool(words) == ("these clips" in out.lower())
 
 
 def test_evaluate_a_run_and_its_network(call, trained):

@@ -97,7 +97,8 @@ def _evaluate_run(
 
     device = check_device(device)
     net, recipe, classes = load_trained(RunFolder(target))
-    name = dataset or recipe.dataset
+    trained_on = recipe.dataset
+    name = dataset or trained_on
     recipe = recipe.model_copy(update={"dataset": name})
     data = load_split(recipe, split, data_dir)
     data = data.prepared_as(RunFolder(target).summary().get("data")).to(device)
@@ -109,6 +110,7 @@ def _evaluate_run(
         f"{name} {split}: [bold]{percent(rounded.accuracy)}[/] with integer delays "
         f"({rounded.correct} of {len(data)} clips; before rounding {percent(live.accuracy)})"
     )
+    _warn(split, recipe.protocol, name == trained_on, output)
     return data, rounded.accuracy, lambda altered: evaluate(integer, altered).accuracy
 
 
@@ -131,8 +133,22 @@ def _evaluate_network(
         f"{name} {split}: [bold]{percent(result.accuracy)}[/] "
         f"({result.correct} of {len(data)} clips, engine, float64)"
     )
+    _warn(split, network.metadata.get("protocol"), name == network.input.dataset, output)
     output.print(f"Smallest distance of a membrane to its threshold: {margin:.2g}")
     return data, result.accuracy, lambda altered: answer(network.engine, altered)[0].accuracy
+
+
+def _warn(split: str, protocol: object, same_data: bool, output: Any) -> None:
+    """Say where the clips of its own data are not held out, whatever their split is called."""
+    if not same_data:
+        return
+    if split == "valid" and protocol in ("last", "paper"):
+        output.print(
+            f"[bold yellow]Warning:[/] protocol {protocol} trains on these clips too, so they say "
+            "nothing of others."
+        )
+    if split == "test" and protocol == "paper":
+        output.print("[bold red]These clips chose the epoch (protocol paper).[/]")
 
 
 def _evaluate_variants(
