@@ -46,7 +46,8 @@ class DelayLinear(nn.Module):
             shared by all outputs) or ``dendritic`` (one for each output).
         bias: adds a learnable ``b_o``.
         delays: ``learned``; ``fixed`` (drawn at random, whole numbers, frozen); ``none`` (a plain
-            linear layer: ``max_delay`` is taken as 0).
+            linear layer: ``max_delay`` is taken as 0, ``kernel_count`` as 1, since contacts without
+            delays would only add up).
         sigma: initial standard deviation of ``g`` in steps; the trainer shrinks it.
 
     Attributes:
@@ -94,7 +95,7 @@ class DelayLinear(nn.Module):
         self.in_features = in_features
         self.out_features = out_features
         self.max_delay = 0 if delays == "none" else max_delay
-        self.kernel_count = kernel_count
+        self.kernel_count = kernel_count = 1 if delays == "none" else kernel_count
         self.granularity: Granularity = granularity
         self.delays: Delays = delays
         self.quantised = False

@@ -56,6 +56,19 @@ def test_budgets_are_those_of_the_networks():
         assert cells[arm].recipe.hidden[0] == pytest.approx(2 * cells[arm].recipe.hidden[1], abs=1)
 
 
+def test_without_delays_a_second_contact_is_no_second_number():
+    recipe = tiny_recipe(hidden=[32], kernel_count=2)
+    arms = ("none", "matched", "fixed", "learned")
+    cells = {arm: cell for (arm, _), cell in cells_of(recipe, arms).items()}
+    pairs, norms = 40 * 32 + 32 * 10, 2 * 32
+    assert (cells["none"].parameters, cells["none"].synapses) == (pairs + norms, pairs)
+    assert (cells["fixed"].parameters, cells["fixed"].synapses) == (2 * pairs + norms, 2 * pairs)
+    assert cells["learned"].parameters == 4 * pairs + norms
+    assert 0.95 * cells["learned"].parameters < cells["matched"].parameters
+    assert cells["matched"].parameters <= cells["learned"].parameters
+    assert cells["matched"].recipe.hidden[0] > 3.8 * 32
+
+
 def test_arms_of_a_seed_start_from_the_same_weights():
     nets = {}
     for (arm, _), cell in cells_of(tiny_recipe(), tuple(ARMS)).items():
