@@ -69,6 +69,13 @@ def test_without_delays_a_second_contact_is_no_second_number():
     assert cells["matched"].recipe.hidden[0] > 3.8 * 32
 
 
+def test_a_study_does_not_start_from_a_trained_network():
+    with pytest.raises(SnnDelaysError, match="would all start from runs/a: arms would have its"):
+        Study(tiny_recipe(init="runs/a"), ("fixed", "learned"), 2)
+    with pytest.raises(SnnDelaysError, match="--axis must be fields other than"):
+        parse_axes(["init=runs/a,runs/b"])
+
+
 def test_arms_of_a_seed_start_from_the_same_weights():
     nets = {}
     for (arm, _), cell in cells_of(tiny_recipe(), tuple(ARMS)).items():

@@ -95,7 +95,7 @@ ARMS: dict[str, Arm] = {
 }
 """The arms by name, from the least to the most that can be learned."""
 
-_FIXED_FIELDS = ("name", "seed", "dataset", "protocol", *_ARM_FIELDS)
+_FIXED_FIELDS = ("name", "seed", "dataset", "protocol", "init", *_ARM_FIELDS)
 """No axes: the arms and the seeds set them, or a study keeps them."""
 
 
@@ -119,6 +119,12 @@ class Study:
         if not self.arms or set(self.arms) - set(ARMS) or len(set(self.arms)) < len(self.arms):
             known = f"a list of {', '.join(ARMS)}, each once"
             raise SnnDelaysError("--delays", known, ",".join(self.arms))
+        if self.recipe.init is not None:
+            raise SnnDelaysError(
+                f"The runs of a study would all start from {self.recipe.init}: arms would have its "
+                "delays, random ones too, and seeds would not differ in their start",
+                remedy="Leave it out: --set init=none. One by one: snn-delays train --init RUN.",
+            )
         if self.seeds < 1:
             raise SnnDelaysError("--seeds", "at least 1", self.seeds)
 
