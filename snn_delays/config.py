@@ -21,6 +21,8 @@ from snn_delays.words import Delays, Features, Granularity, Readout
 
 Dataset = Literal["synthetic", "shd", "ssc", "gsc"]
 Protocol = Literal["valid", "last", "paper"]
+
+_LONGEST_VALUE = 120  # characters of a bad value in a message
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Rate = Annotated[float, Field(ge=0, le=1e6)]
 
@@ -234,7 +236,7 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
         raise RecipeError("The recipe", legal, repr(str(source)), remedy)
     try:
         fields = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise RecipeError(f"Recipe {source} is not valid TOML: {error}") from error
     return make_recipe(_merged(fields, overrides or {}), f"recipe {source}")
 
@@ -278,7 +280,14 @@ def make_recipe(fields: Mapping[str, Any], where: str = "the recipe") -> Recipe:
         if first["type"] == "tuple_type":
             message = "must be numbers with commas between (in TOML and Python, in brackets)"
         message = message[0].lower() + message[1:]
-        raise RecipeError(f"In {where}, `{key}`: {message}; got {first['input']!r}") from None
+        got = _in_brief(first["input"])
+        raise RecipeError(f"In {where}, `{key}`: {message}; got {got}") from None
+
+
+def _in_brief(value: object) -> str:
+    """`value` as Python writes it, or what a line can hold of it."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def changed(recipe: Recipe, overrides: Mapping[str, Any], where: str = "the recipe") -> Recipe:
@@ -365,5 +374,5 @@ def _parse_value(default: Any, text: str) -> Any:
         text = f"[{text}]"
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # TOMLDecodeError, or a number of thousands of digits
         return text

@@ -100,3 +100,14 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_bytes(b"\xef\xbb\xbfseed = 5\r\n")
     assert load_recipe(path).seed == 5
+
+
+def test_a_number_of_thousands_of_digits_is_a_sentence(tmp_path):
+    digits = "9" * 5000
+    with pytest.raises(RecipeError, match=r"`hidden`: must be numbers .*9…\.$") as caught:
+        load_recipe("shd", parse_overrides([f"hidden={digits}"]))
+    assert len(str(caught.value)) < 300
+    path = tmp_path / "mine.toml"
+    path.write_text(f"epochs = {digits}")
+    with pytest.raises(RecipeError, match="not valid TOML"):
+        load_recipe(path)
