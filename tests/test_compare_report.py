@@ -321,3 +321,13 @@ def test_tables_hold_means_over_seeds_and_the_change_by_rounding(study):
         assert result.rounding.mean == pytest.approx(rounded - live)
         first = [np.mean((a.rounded == 0)[a.labels == 0]) for a in answers]
         assert _mean_by(result, "labels", [0]) == pytest.approx([np.mean(first)])
+
+
+def test_speakers_are_held_out_only_where_valid_has_no_file_of_its_own(study):
+    cells, _, outcome, _ = study
+    results = collect(cells, outcome.finished)
+    facts = dict(data(STUDY, results).tables[0].rows)
+    assert facts["held-out speakers"] == "12, 13, 14, 15"
+    other = STUDY.recipe.model_copy(update={"dataset": "ssc"})
+    facts = dict(data(replace(STUDY, recipe=other), results).tables[0].rows)
+    assert facts["held-out speakers"] == "–"
