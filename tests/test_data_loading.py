@@ -194,3 +194,10 @@ def test_unknown_speakers_cannot_be_held_out(tmp_path):
     write_events(tmp_path / "shd_train.h5", shd_like([0, 1, -1]))
     with pytest.raises(DataError, match=r"`valid_speakers` must be speakers of shd_train\.h5"):
         data.load("shd", "valid", data_dir=tmp_path, valid_speakers=[-1])
+
+
+def test_the_command_that_fetches_can_be_pasted_whatever_the_folder_is_called(tmp_path):
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    with pytest.raises(DataError, match=f"fetch shd --data-dir '{folder}'"):
+        data.load("shd", "train", data_dir=folder)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import get_args
 
 from snn_delays.errors import DataError, MissingSplitError
@@ -154,7 +155,7 @@ def how_to_get(source: Source, data_dir: str | os.PathLike[str] | None = None) -
     files = ", ".join(f"{name} (about {size} MB)" for name, size in source.archives.items())
     place = "a folder (--data-dir)" if data_dir is None else data_dir
     here = "If you have it, name its folder: --data-dir DIR. " if data_dir is None else ""
-    command = f"snn-delays data fetch {source.name} --data-dir {data_dir or 'DIR'}"
+    command = f"snn-delays data fetch {source.name} --data-dir {quote(str(data_dir or 'DIR'))}"
     return (
         f"{here}Fetch it: {command}. Or by hand: unpack {files} from "
         f"{source.address} into {place}, or into a folder below it."
