@@ -84,7 +84,7 @@ def read_clips(path: str | Path, network: Network) -> Iterable[NDArray[np.generi
     Raises:
         DataError: the file is neither, or is damaged.
     """
-    path = _built_in(Path(path))
+    path = _built_in(Path(path), network)
     if path.suffix == ".npz":
         return _in_pieces(clips_from_npz(path), clips_at_once(network), f"clips of {path.name}")
     if path.name.endswith((".h5", ".h5.gz", ".hdf5")):
@@ -164,18 +164,27 @@ def label_of(path: str | Path, network: Network, clip: int) -> str | None:
     path = Path(path)
     if path.suffix == ".npz":
         return None
-    data = _events(_built_in(path), network)
+    data = _events(_built_in(path, network), network)
     label, names = int(data.labels[clip]), network.readout.classes
     own = data.classes[label]
     return names[label] if own == str(label) and label < len(names) else own
 
 
-def _built_in(path: Path) -> Path:
-    """`path`, or the file of the built-in task's test clips for the word `synthetic`."""
+def _built_in(path: Path, network: Network) -> Path:
+    """`path`, or the file of the built-in task's test clips for the word `synthetic`.
+
+    Raises:
+        DataError: the network takes another number of channels than the built-in task has.
+    """
     if path != Path("synthetic"):
         return path
-    from snn_delays.data import SyntheticTask, make_synthetic
+    from snn_delays.data import SOURCES, SyntheticTask, make_synthetic
 
+    task, own = SOURCES["synthetic"].channels, network.input
+    if math.ceil(task / own.channel_bin) != own.channels:
+        taken = own.channels * own.channel_bin
+        remedy = "Name clips of the data that the network was trained on."
+        raise DataError(f"The network takes {taken} channels, synthetic has {task}", remedy=remedy)
     return make_synthetic(SyntheticTask())["test"]
 
 

@@ -6,6 +6,7 @@ from sample_networks import clips, document
 from test_simulators_verify import inexact, needed
 
 from snn_delays.data import SyntheticTask, make_synthetic
+from snn_delays.errors import DataError
 from snn_delays.network_format import parse, save_network
 from snn_delays.predictions import first_clips
 from snn_delays.simulators import verify as verify_module
@@ -95,6 +96,12 @@ def test_first_clips_of_a_spike_file():
     some = first_clips(path, network, 300)
     assert some.shape == (300, 60, 40)
     np.testing.assert_array_equal(first_clips("synthetic", network, 300), some)
+
+
+def test_a_network_of_other_channels_is_not_run_on_the_built_in_task():
+    network = parse(document(sizes=(700, 3, 10), steps=60))
+    with pytest.raises(DataError, match="takes 700 channels, synthetic has 40"):
+        first_clips("synthetic", network, 3)
 
 
 def test_figures_of_the_comparison_stand_at_their_names(call, files, monkeypatch):
