@@ -41,6 +41,7 @@ import typer
         (["compare", "--resume", "--out", "OUT"], "holds no study"),
         (["compare", "--resume", "--out", "OUT", "--epochs", "2"], "Leave out --recipe"),
         (["compare", "--axis", "seed=1,2"], "--axis must be fields other than"),
+        (["compare", "--axis", "tau=2", "--axis", "tau=3"], "--axis tau must be given once"),
         (["compare", "--seeds", "0"], "--seeds must be at least 1"),
         (["train", "--set", "max_delay=abc"], "`max_delay`: must be a whole number; got 'abc'"),
         (["train", "--epoch", "3"], "Error: No such option: --epoch"),

@@ -174,7 +174,9 @@ def parse_axes(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
             parse_overrides([f"{name}={value}" if "=" in word else word], "--axis")
             for value in values
         ]
-        if name in axes or name in _FIXED_FIELDS:
+        if name in axes:
+            raise SnnDelaysError(f"--axis {name}", "given once, with all its values", "two")
+        if name in _FIXED_FIELDS:
             raise SnnDelaysError("--axis", f"fields other than {', '.join(_FIXED_FIELDS)}", name)
         if any(value in parsed[:n] for n, value in enumerate(parsed)):
             raise SnnDelaysError(f"--axis {name}", "a list of different values", text)
