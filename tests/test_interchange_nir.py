@@ -15,7 +15,7 @@ from snn_delays.network_format import Network, parse
 
 nir = pytest.importorskip("nir", reason="the extra `nir` is not installed")
 
-from snn_delays.interchange.nir import METADATA_KEY, from_nir, to_nir  # noqa: E402
+from snn_delays.interchange.nir import METADATA_KEY, from_nir, load_nir, to_nir  # noqa: E402
 
 
 def sparse(scaled: bool = False, **options: Any) -> Network:
@@ -195,3 +195,8 @@ def test_a_bias_is_kept_where_no_synapse_has_delay_0() -> None:
     for a, b in zip(back.layers, network.layers, strict=True):
         assert b.bias.any()
         assert np.array_equal(a.bias, b.bias)
+
+
+def test_a_nir_file_that_is_not_there_is_said_to_be_missing(tmp_path):
+    with pytest.raises(NetworkFormatError, match=r"no\.nir is not there or is not a file\.$"):
+        load_nir(tmp_path / "no.nir")

@@ -114,6 +114,8 @@ def load_nir(path: str | Path) -> Network:
         NetworkFormatError: it is missing, not a NIR file, or not one of ours.
     """
     nir = _nir()
+    if not Path(path).is_file():
+        raise NetworkFormatError(f"{path} is not there or is not a file")
     try:
         return from_nir(nir.read(path))
     except SnnDelaysError:
