@@ -220,6 +220,11 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     Raises:
         RecipeError: the recipe is not found, is not TOML, or has an unknown key or a bad value.
     """
+    if not isinstance(source, str | Path):
+        raise RecipeError("The recipe", "a name or a path", repr(source))
+    if overrides is not None and not isinstance(overrides, Mapping):
+        example = 'fields and their values, {"epochs": 20}'
+        raise RecipeError("`overrides`", example, type(overrides).__name__)
     path = Path(source)
     if path.suffix == ".toml":
         try:

@@ -38,6 +38,8 @@ _RANGES = {"train_loss": (-1e38, 1e38), "sigma": (0, 1e38)}  # as far as float32
 
 def as_folder(folder: RunFolder | str | Path) -> RunFolder:
     """A run folder, of its path too."""
+    if not isinstance(folder, RunFolder | str | Path):
+        raise RunError("The run folder", "a path", type(folder).__name__)
     return folder if isinstance(folder, RunFolder) else RunFolder(folder)
 
 
@@ -71,7 +73,9 @@ class RunFolder:
             RunError: the folder is in the way, holds a run of another recipe, or is damaged.
         """
         if not resume:
-            if self.path.exists() and (not self.path.is_dir() or self._holds_files()):
+            if self.path.exists() and not self.path.is_dir():
+                raise RunError(f"The run folder {self.path}", "a folder or a new name", "a file")
+            if self.path.exists() and self._holds_files():
                 raise RunError(
                     f"The run folder {self.path} exists already",
                     remedy="Choose another --out, or continue that run with --resume.",

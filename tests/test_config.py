@@ -111,3 +111,9 @@ def test_a_number_of_thousands_of_digits_is_a_sentence(tmp_path):
     path.write_text(f"epochs = {digits}")
     with pytest.raises(RecipeError, match="not valid TOML"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(("source", "overrides"), [(None, None), (3, None), ("shd", ["epochs=3"])])
+def test_arguments_of_another_kind_are_a_sentence(source, overrides):
+    with pytest.raises(RecipeError, match=r"(The recipe|`overrides`) must be .*; got"):
+        load_recipe(source, overrides)

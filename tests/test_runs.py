@@ -71,7 +71,7 @@ def test_a_run_that_cannot_start_leaves_no_folder(tmp_path):
     folder.check(tiny_recipe(), resume=False)
     assert not folder.path.exists()
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RunError, match="exists already"):
+    with pytest.raises(RunError, match="must be a folder or a new name; got a file"):
         RunFolder(tmp_path / "file").check(tiny_recipe(), resume=False)
 
 
@@ -246,3 +246,8 @@ def test_a_name_that_is_too_long_is_bad_input(call, tmp_path, name):
 def test_a_history_that_is_no_list_is_one_sentence():
     with pytest.raises(RunError, match=r"The metrics in last\.ckpt must be a list; got dict"):
         runs.check_metrics({"epoch": 1}, Path("last.ckpt"))
+
+
+def test_a_folder_that_is_no_path_is_a_sentence():
+    with pytest.raises(RunError, match="The run folder must be a path; got NoneType"):
+        runs.as_folder(None)
