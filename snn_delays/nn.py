@@ -110,13 +110,15 @@ class DelayLinear(nn.Module):
         )
         self.delay = nn.Parameter(torch.empty(shared), requires_grad=delays == "learned")
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
-        self.register_buffer("sigma", torch.tensor(float(sigma)))
+        self._first_sigma = float(sigma)
+        self.register_buffer("sigma", torch.tensor(self._first_sigma))
         self.register_buffer("start_delay", torch.empty(shared))
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw new weights and delays from torch's random state."""
+        """Draw new weights and delays from torch's random state; `sigma` is as first given."""
+        self.sigma.fill_(self._first_sigma)  # made on "meta", it holds nothing before
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
         # As many numbers whatever the mode, so that arms of one seed start from the same weights.
         drawn = torch.empty_like(self.weight).uniform_(0.0, 1.0).mul_(self.delay_limit)

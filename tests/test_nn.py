@@ -225,3 +225,14 @@ def test_a_state_with_delays_beyond_the_range_is_not_loaded():
         )
     far.load_state_dict(near.state_dict())
     assert torch.equal(far.delay, near.delay)
+
+
+def test_a_layer_made_on_the_meta_device_is_whole_after_reset():
+    with torch.device("meta"):
+        layer = DelayLinear(3, 2, max_delay=4, bias=True, sigma=2.5)
+    layer = layer.to_empty(device="cpu")
+    for tensor in (*layer.parameters(), *layer.buffers()):
+        tensor.data.fill_(torch.nan)  # what memory held before
+    layer.reset_parameters()
+    assert layer.sigma.item() == 2.5
+    assert layer(torch.ones(6, 1, 3)).isfinite().all()
