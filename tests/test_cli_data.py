@@ -118,7 +118,7 @@ def test_encode_writes_a_spike_file(call, tmp_path):
 def test_split_ends_with_the_commands_that_train(call, tmp_path):
     write_events(tmp_path / "mine.h5", random_store(30))
     train = f"snn-delays train --dataset ssc --data-dir {tmp_path}"
-    train += " --set hidden=64 --set batch_size=16"
+    train += " --set hidden=64 --set batch_size=16 --set channel_bin=1"  # 40 channels
     code, out, _ = call("data", "split", tmp_path / "mine.h5", "-o", tmp_path / "ssc.h5")
     assert code == 0
     assert "ssc_valid.h5: 3 clips, 3 classes" in out
@@ -221,3 +221,10 @@ def test_another_seed_splits_otherwise(call, tmp_path):
         assert call(*words, "--seed", seed)[0] == 0
         files.append((tmp_path / f"{len(files)}_train.h5").read_bytes())
     assert files[0] == files[1] != files[2]
+
+
+def test_few_channels_are_kept_apart_by_the_command_that_trains(tmp_path):
+    ready = [tmp_path / f"ssc_{part}.h5" for part in PARTS]
+    few = _how_to_train(ready, tmp_path / "ssc.h5", 99, units=40)[-1]
+    assert few.endswith("--set batch_size=16 --set channel_bin=1")
+    assert "channel_bin" not in _how_to_train(ready, tmp_path / "ssc.h5", 99, units=700)[-1]

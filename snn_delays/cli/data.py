@@ -24,6 +24,8 @@ _UNITS = {"last_spike_s": " s"}
 _FEW_NAMES = 3
 _FEW_CLIPS = 5000
 """With fewer, a smaller network and batch than the recipe's do."""
+_FEW_UNITS = 140
+"""With no more, sums of neighbours would only lose what tells them apart."""
 
 app = typer.Typer(no_args_is_help=True, help="Fetch, list, encode, split and inspect data.")
 
@@ -141,11 +143,12 @@ def _report(output_console: Console, written: dict[Path, EventStore], output: Pa
         )
     output_console.print("To train on it:")
     clips = sum(map(len, written.values()))
-    for line in _how_to_train(list(written), output, clips):
+    units = 1 + max(int(store.units.max(initial=0)) for store in written.values())
+    for line in _how_to_train(list(written), output, clips, units):
         output_console.print(f"  {escape(line)}")
 
 
-def _how_to_train(written: list[Path], output: Path, clips: int) -> list[str]:
+def _how_to_train(written: list[Path], output: Path, clips: int, units: int = 700) -> list[str]:
     """The commands that lead from these files, one or one for each split, to a trained network."""
     from snn_delays.data.sources import PARTS
     from snn_delays.data.splitting import split_path
@@ -157,6 +160,8 @@ def _how_to_train(written: list[Path], output: Path, clips: int) -> list[str]:
     train = f"snn-delays train --dataset ssc --data-dir {quote(str(named.parent))}"
     if clips < _FEW_CLIPS:  # the recipe is made for a hundred thousand
         train += " --set hidden=64 --set batch_size=16"
+    if units <= _FEW_UNITS:  # the recipe sums 5 of 700 neighbours to 140 channels
+        train += " --set channel_bin=1"
     if written == [output]:
         return [f"snn-delays data split {quote(str(output))} -o {quote(str(named))}", train]
     absent = [split for split in PARTS if split_path(output, split) not in written]
