@@ -83,6 +83,13 @@ def test_at_least_one_worker_and_thread():
 def test_cores_are_shared_between_the_runs(monkeypatch, device, workers, jobs, expected):
     monkeypatch.setattr("snn_delays.system.devices.check_device", lambda name: name)
     monkeypatch.setattr("snn_delays.system.threads.core_count", lambda: 8)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
     chosen = choose_workforce("local", None, workers, device, jobs)
     assert (chosen.workers, chosen.threads) == expected
     assert chosen.runner.keywords == {"workers": expected[0], "threads": expected[1]}
+
+
+def test_a_run_of_a_study_has_no_more_threads_than_torch(monkeypatch):
+    monkeypatch.setattr("snn_delays.system.threads.core_count", lambda: 8)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)  # by OMP_NUM_THREADS=1
+    assert choose_workforce("local", None, 1, "cpu", 20).threads == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import resource
@@ -17,7 +18,7 @@ from test_training_keeping import WORDS, results, resume
 from tiny import FLAGS, tiny_recipe
 
 from snn_delays.data.hdf5 import write_events
-from snn_delays.errors import DataWriteError, MachineFault, RecipeError
+from snn_delays.errors import DataError, MachineFault, RecipeError
 from snn_delays.networks import DelaySNN
 from snn_delays.runs import RunFolder
 from snn_delays.system import available_memory
@@ -97,7 +98,8 @@ def test_a_folder_that_cannot_be_written(call, tmp_path):
     (tmp_path / "file").write_text("in the way")
     code, _, err = call("train", *FLAGS, "--out", tmp_path / "file" / "run", "--quiet")
     assert code == 2
-    assert "Not a directory" in err
+    assert "A file is in the way of a folder: " in err
+    assert str(tmp_path / "file") in err
     if os.geteuid() == 0:
         return  # the superuser may write anywhere
     (tmp_path / "closed").mkdir(mode=0o500)
@@ -279,6 +281,8 @@ def test_faults_are_known_by_what_they_say():
         "No space left on device: a"
     )
     assert disk_sentence(OSError("odd\nand long")) == "odd"
+    in_the_way = IsADirectoryError(errno.EISDIR, "Is a directory", "a")
+    assert disk_sentence(in_the_way) == "A folder is in the way of a file: a"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -311,12 +315,13 @@ def test_signals_stop_any_command_with_a_sentence(call, tmp_path, monkeypatch, n
     assert signal.getsignal(number) is before
 
 
-def test_writing_spikes_to_a_bad_place_is_a_fault_of_the_disk(tmp_path):
+def test_writing_spikes_below_a_file_is_bad_input(tmp_path):
     from data_helpers import random_store
 
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataWriteError, match=r"cannot be written \((Not a directory|File exists)"):
+    with pytest.raises(DataError, match=r"cannot be written \(A file is in the way of a") as found:
         write_events(tmp_path / "file" / "a.h5", random_store(2))
+    assert found.value.exit_code == 2
 
 
 def test_what_a_batch_takes_grows_with_its_tail_and_its_noise():

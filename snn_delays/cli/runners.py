@@ -36,11 +36,14 @@ def choose_workforce(
     """Who carries the runs out, as the options ask.
 
     Here, one run a core (one at a time on a GPU) unless `workers` says otherwise, and the cores
-    shared between them; on a cluster, runs of one core, as many as it has.
+    shared between them, none having more threads than torch would take (`OMP_NUM_THREADS`); on a
+    cluster, runs of one core, as many as it has.
 
     Raises:
         SnnDelaysError: options that do not go together; no Ray, or no cluster.
     """
+    import torch
+
     from snn_delays.compare.workers import run_locally
     from snn_delays.system.devices import check_device
     from snn_delays.system.threads import core_count
@@ -57,5 +60,5 @@ def choose_workforce(
     if workers is None:
         workers = core_count() if check_device(device) == "cpu" else 1
     workers = min(workers, max(1, jobs))
-    threads = max(1, core_count() // workers)
+    threads = max(1, min(torch.get_num_threads(), core_count() // workers))
     return Workforce(workers, threads, partial(run_locally, workers=workers, threads=threads))

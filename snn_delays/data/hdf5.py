@@ -23,6 +23,7 @@ from snn_delays.data.events import LARGEST_CHANNELS, LARGEST_TIME_US, EventStore
 from snn_delays.data.heap import check_ragged
 from snn_delays.errors import DataError, DataWriteError
 from snn_delays.system.atomic import replacing_all
+from snn_delays.system.faults import is_bad_name, reason
 from snn_delays.watching import by_steps
 
 _BLOCK = 1024  # clips read and checked at a time, which bounds the memory needed
@@ -309,9 +310,8 @@ def writable(paths: Collection[Path]) -> Iterator[list[Path]]:
         with replacing_all(paths) as files:
             yield files
     except OSError as error:  # a full disk gives no name
-        raise DataWriteError(
-            f"{error.filename or names} cannot be written ({error.strerror})"
-        ) from error
+        kind = DataError if is_bad_name(error) else DataWriteError
+        raise kind(f"{error.filename or names} cannot be written ({reason(error)})") from error
 
 
 def image(store: EventStore) -> bytes:

@@ -12,6 +12,11 @@ from contextlib import contextmanager
 from snn_delays.errors import MachineFault, SnnDelaysError
 
 _NAMES = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
+_IN_THE_WAY = {
+    errno.EEXIST: "A file is in the way of a folder",
+    errno.ENOTDIR: "A file is in the way of a folder",
+    errno.EISDIR: "A folder is in the way of a file",
+}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -28,9 +33,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def reason(error: OSError) -> str:
+    """`No space left on device`, or what is in the way of what."""
+    plain = _IN_THE_WAY.get(error.errno or 0)
+    return plain or (error.strerror or str(error) or type(error).__name__).split("\n")[0]
+
+
 def disk_sentence(error: OSError) -> str:
     """`No space left on device: runs/a/last.ckpt`, as far as the error knows."""
-    said = (error.strerror or str(error) or type(error).__name__).split("\n")[0]
+    said = reason(error)
     return f"{said}: {error.filename}" if error.filename else said
 
 
