@@ -45,7 +45,9 @@ def to_network(
     if isinstance(classes, str) or not isinstance(classes, Collection):
         raise SnnDelaysError("`classes`", "a list of names", shown(classes))
     if not isinstance(net, DelaySNN):
-        raise SnnDelaysError("`net`", "a DelaySNN, which the format describes", type(net).__name__)
+        remedy = "Of a wrapped one pass what is inside (`_orig_mod`, `module`)."
+        expected = "a DelaySNN, which the format describes"
+        raise SnnDelaysError("`net`", expected, type(net).__name__, remedy)
     if len(classes) != net.readout.out_features:
         expected = f"the names of the {net.readout.out_features} outputs"
         raise SnnDelaysError("`classes`", expected, f"{len(classes)} names")

@@ -132,6 +132,8 @@ def test_a_network_of_ones_own_loop_is_exported_as_it_is():
         to_network(net, recipe, list("abc"))
     with pytest.raises(SnnDelaysError, match="`net` must be a DelaySNN"):
         to_network(net.readout, recipe, list("abc"))
+    with pytest.raises(SnnDelaysError, match=r"got DataParallel\. Of a wrapped one pass what"):
+        to_network(torch.nn.DataParallel(net), recipe, list("abcdefghij"))
 
 
 NAMES = tuple("abcdefghij")
