@@ -275,3 +275,17 @@ def test_only_the_currents_are_kept_for_backward():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, id):
         fused.norm_lif_dropout(x, norm_like(x), constants, None)
     assert sum(n == x.numel() for n in saved) == 1
+
+
+@pytest.mark.parametrize("keep", [None, torch.full((5, 4), 2.0).double()], ids=["all", "dropout"])
+def test_what_is_kept_may_come_back_in_another_order_of_memory(keep):
+    """As from hooks that store it elsewhere."""
+    x, found = currents().requires_grad_(), []
+    constants, probe = neurons.fused_constants(neurons.lif(tau=2.0)), currents(seed=1)
+    for unpack in (lambda t: t, lambda t: t.mT.contiguous().mT if t.dim() > 2 else t):
+        norm = norm_like(x)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t, unpack):
+            _, kept = fused.norm_lif_dropout(x, norm, constants, keep)
+            found.append(torch.autograd.grad((kept * probe).sum(), [x, norm.weight, norm.bias]))
+    for expected, actual in zip(*found, strict=True):
+        assert torch.equal(actual, expected)

@@ -158,7 +158,7 @@ class _NormLif(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_spikes, grad_kept = gradients if len(gradients) == 2 else (*gradients, None)
         x, scale, shift, mean, inverse, keep = ctx.saved_tensors
-        grad = torch.empty_like(x)
+        grad = torch.empty_like(x, memory_format=torch.contiguous_format)  # whatever hooks gave
         parts = in_ranges(
             _spike_backward,
             x.shape[1],
