@@ -20,6 +20,7 @@ from snn_delays.checks import (
     check_whole,
     check_word,
     is_number,
+    sees_values,
     unshortened,
 )
 from snn_delays.distributed import Share
@@ -252,7 +253,8 @@ def class_scores(potentials: Tensor, kind: Readout, mask: Tensor | None = None) 
     Args:
         potentials: ``[T, N, classes]``.
         kind: see above.
-        mask: ``[T]`` or ``[T, N]``, True at the steps that count; every clip needs at least one.
+        mask: ``[T]`` or ``[T, N]``, True at the steps that count; every clip needs at least one,
+            which is looked at on a CPU only.
     Returns:
         ``[N, classes]``.
     """
@@ -267,7 +269,9 @@ def class_scores(potentials: Tensor, kind: Readout, mask: Tensor | None = None) 
     elif not isinstance(mask, Tensor) or mask.device != potentials.device:
         got = mask.device if isinstance(mask, Tensor) else type(mask).__name__
         raise ShapeError("`mask`", f"a tensor on {potentials.device}", got)
-    elif mask.shape not in ((steps,), (steps, batch)) or not mask.any(0).all():
+    elif mask.shape not in ((steps,), (steps, batch)) or (
+        sees_values(mask) and not mask.any(0).all()
+    ):
         expected = f"[T={steps}] or [T={steps}, N={batch}] with a True step for every clip"
         raise ShapeError("`mask`", expected, list(mask.shape))
     keep = mask.bool().reshape(steps, -1, 1)

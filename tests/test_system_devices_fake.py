@@ -211,6 +211,17 @@ def test_a_forward_pass_on_a_gpu_does_not_wait_for_it(fake, settings, amp):
     assert {t.dtype for t in result.spikes} == {torch.float32}
 
 
+def test_transforms_and_masks_are_not_waited_for_either(fake):
+    """Convolutions in blocks and not, of lengths that are new to the device."""
+    with fake:
+        net = moved(large(), fake, "cuda").train()
+        steps = torch.empty(44, 8, dtype=torch.bool, device="cuda")
+        with Waiting() as waiting:
+            result = net.simulate(torch.empty(20, 8, 40, device="cuda"), steps)
+    assert not waiting.copies
+    assert result.scores.device.type == "cuda"
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 @pytest.mark.parametrize("settings", [{}, {"learn_tau": True}, {"delays": "none"}], ids=str)
 def test_the_optimisers_of_a_gpu_do_not_wait_for_it(fake, settings, optimizer):

@@ -10,6 +10,7 @@ import math
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -38,18 +39,19 @@ def transforms(
         length: of the negacyclic convolution, one of those that `fft.fast_length` gives.
         fast: compiled, for tensors on the CPU; else as one matrix.
     """
-    there = torch.tensor(_THERE, dtype=torch.float64)
-    back = torch.tensor(_BACK, dtype=torch.float64) * (2 / length)
+    scale = 2 / length
     if fast:
-        tables = fft.tables(length, torch.empty(0, dtype=dtype).numpy().dtype)
-        mixes = there.to(dtype).numpy(), back.to(dtype).numpy()
-        return FastTransform(tables, mixes[0]), FastTransform(tables, mixes[1])
-    frequency = torch.arange(length // 2, dtype=torch.float64) + 0.5
-    angle = torch.outer(frequency, torch.arange(length, dtype=torch.float64))
-    angle *= 2 * math.pi / length
-    waves = torch.stack([angle.cos(), -angle.sin()])
-    there, back = (torch.tensordot(mix, waves, 1).flatten(0, 1) for mix in (there, back))
-    return MatrixTransform(there.to(device, dtype)), MatrixTransform(back.to(device, dtype))
+        kind = torch.empty(0, dtype=dtype).numpy().dtype
+        tables, mixes = fft.tables(length, kind), (np.array(_THERE), np.array(_BACK) * scale)
+        return FastTransform(tables, mixes[0].astype(kind)), FastTransform(
+            tables, mixes[1].astype(kind)
+        )
+    # On the device itself: a copy from elsewhere would be waited for, and cannot be captured.
+    step = torch.arange(length, dtype=torch.float64, device=device)
+    angle = torch.outer(step[: length // 2] + 0.5, step) * (2 * math.pi / length)
+    re, im = angle.cos(), -angle.sin()
+    there, back = (torch.cat([m_0 * re + m_1 * im for m_0, m_1 in mix]) for mix in (_THERE, _BACK))
+    return MatrixTransform(there.to(dtype)), MatrixTransform((back * scale).to(dtype))
 
 
 class MatrixTransform:
