@@ -68,6 +68,18 @@ def test_clips_are_independent_however_many_are_simulated_at_once(threads, clips
         torch.testing.assert_close(actual, expected, atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "mean", "atol"), [("float32", 1e3, 1e-3), ("float64", 1e8, 1e-6)]
+)
+def test_statistics_are_exact_where_the_mean_is_far_above_the_spread(dtype, mean, atol):
+    x, dtype = currents(), getattr(torch, dtype)
+    norm, x = nn.BatchNorm1d(4).to(dtype), (x + mean).to(dtype)
+    fused.norm_lif_dropout(x, norm, neurons.fused_constants(neurons.lif(tau=2.0)), None)
+    exact = nn.BatchNorm1d(4).double()
+    exact((x.double() - mean).flatten(0, 1))
+    torch.testing.assert_close(norm.running_var.double(), exact.running_var, atol=atol, rtol=0)
+
+
 def test_gradients_of_long_clips_in_float32_are_summed_exactly_enough():
     torch.manual_seed(0)
     exact = torch.randn(10_000, 4, 8).double() + 50

@@ -111,10 +111,19 @@ def _count(x: Tensor, share: Share | None) -> int:
 
 def _batch_statistics(x: Tensor, share: Share | None) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of every channel."""
-    parts = in_ranges(_sum_moments, x.shape[1], *_arrays(x))
-    total = of_whole_batch(torch.from_numpy(np.sum(parts, axis=0)), share) / _count(x, share)
+
+    def moments(origin: Tensor) -> Tensor:
+        parts = in_ranges(_sum_moments, x.shape[1], *_arrays(x, origin))
+        return of_whole_batch(torch.from_numpy(np.sum(parts, axis=0)), share) / _count(x, share)
+
+    origin = x.new_zeros(x.shape[2], dtype=torch.float64)
+    total = moments(origin)
+    if x.dtype == torch.float64:  # has no wider sums, in which a mean may be far above the spread
+        origin = total[0]
+        total = moments(origin)
     mean = total[0]
-    return mean.to(x.dtype), (total[1] - mean.square()).clamp_(min=0).to(x.dtype)
+    variance = (total[1] - mean.square()).clamp_(min=0)
+    return (origin + mean).to(x.dtype), variance.to(x.dtype)
 
 
 class _NormLif(torch.autograd.Function):
@@ -184,13 +193,13 @@ class _NormLif(torch.autograd.Function):
 
 
 @compiled
-def _sum_moments(x, first, last):
-    """Sums over time and clips `first..last` of `x` and of its square: `[2, C]`."""
+def _sum_moments(x, origin, first, last):
+    """Sums over time and clips `first..last` of `x - origin` and of its square: `[2, C]`."""
     sums = np.zeros((2, x.shape[2]))
     for t in range(x.shape[0]):
         for n in range(first, last):
             for c in range(x.shape[2]):
-                value = np.float64(x[t, n, c])
+                value = np.float64(x[t, n, c]) - origin[c]
                 sums[0, c] += value
                 sums[1, c] += value * value
     return sums
