@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from snn_delays import functional as sf
 from snn_delays.errors import ShapeError, SnnDelaysError
-from snn_delays.ops.gaussian import LOWEST_EXPONENT
 
 
 def rand(*shape, seed=0, scale=1.0):
@@ -107,12 +106,22 @@ def test_kernels_are_exact_to_float32(monkeypatch, inputs, max_delay, sigma, fas
         kernel = sf.delay_kernel(*leaves, max_delay)
         gradients = torch.autograd.grad((kernel * probe.to(dtype)).sum(), leaves)
         outcomes.append([kernel, *gradients])
-    # The compiled bumps stop falling at exp(-60), which their gradients show at small sigma.
-    floor = math.exp(LOWEST_EXPONENT) * probe.numel() * max_delay**2 / sigma**3 + 1e-12
     for exact, found in zip(*outcomes, strict=True):
         assert found.dtype == torch.float32
         scale = float(exact.detach().abs().max())
-        torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-5 * scale + floor)
+        torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-5 * scale + 1e-12)
+
+
+@pytest.mark.usefixtures("form")
+def test_a_bump_of_one_tap_alone_gives_no_slope():
+    """Not even the smallest, which would be multiplied with 1 / sigma^3."""
+    weight, delay = synapses()
+    leaves = [weight, delay.round(), torch.tensor(1e-9, dtype=torch.float64)]
+    leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+    kernel = sf.delay_kernel(*leaves, 6)
+    _, of_delay, of_sigma = torch.autograd.grad(kernel.square().sum(), leaves)
+    assert not of_delay.any()
+    assert of_sigma == 0
 
 
 def test_delays_that_synapses_share_are_read_and_summed():

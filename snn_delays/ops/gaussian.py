@@ -16,7 +16,7 @@ from numba.extending import overload, register_jitable
 from snn_delays.system.compiled import compiled
 
 LOWEST_EXPONENT = -60.0
-"""exp() of less is far under any precision, and slow (denormal)."""
+"""exp() of less is far under any precision, and slow (denormal): it counts as 0."""
 
 _TILE = 128  # synapses
 # Of exp() in float32:
@@ -53,11 +53,11 @@ def _exp_float32(x):
 @register_jitable
 def _fill(row, tap, delay, nearest, narrow, total):
     """The bumps of a tile's synapses at one tap."""
-    lowest = row.dtype.type(LOWEST_EXPONENT)
+    lowest, zero = row.dtype.type(LOWEST_EXPONENT), row.dtype.type(0)
     for c in range(len(row)):
         u = tap - delay[c]
         exponent = (u * u - nearest[c]) * narrow[c]
-        bump = _exp(exponent if exponent > lowest else lowest)
+        bump = _exp(max(exponent, lowest)) if exponent > lowest else zero
         row[c] = bump
         total[c] += bump
 
