@@ -1,6 +1,7 @@
 """The benchmarks run, check that ours and the peer agree, and say what they measured."""
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from snn_delays.data.events import EventStore
 from snn_delays.data.hdf5 import write_events
 from snn_delays.data.sources import SOURCES
 from snn_delays.functional import delay_kernel
+from snn_delays.neurons import LeakyIntegrator
 from snn_delays.system import allocator
 
 BENCH = Path(__file__).resolve().parents[1] / "scripts" / "bench"
@@ -51,6 +53,7 @@ def test_a_step_against_the_peer(bench, kernel_count):
     assert figures["batch"] == 3
     assert 0 < figures["float64_difference"] <= 1e-10
     assert 0 < figures["float32_layer_difference"] <= 1e-4
+    assert 0 < figures["float32_neuron_difference"] <= 1e-4
     assert figures["machine"]["clock"] == "wall"
 
 
@@ -62,6 +65,49 @@ def test_a_difference_ends_a_benchmark_with_a_sentence(bench, monkeypatch):
     monkeypatch.setattr("snn_delays.nn.delay_kernel", lambda *words: 2 * delay_kernel(*words))
     with pytest.raises(SystemExit, match="float64_difference of ours and the peer is"):
         bench("train_step.py", "--recipe", "shd", "--batch", 3, *changes())
+
+
+def test_different_neurons_end_a_benchmark_too(bench, monkeypatch):
+    """In float32 alone, as they may take another way there."""
+    integrate = LeakyIntegrator.forward
+
+    def wrong(self, x):
+        return integrate(self, x) * (1.001 if x.dtype == torch.float32 else 1)
+
+    monkeypatch.setattr(LeakyIntegrator, "forward", wrong)
+    with pytest.raises(SystemExit, match="float32_neuron_difference of ours and the peer is"):
+        bench("train_step.py", "--recipe", "shd", "--batch", 3, *changes())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("granularity=axonal", "the peer has no other `granularity` than synaptic; got axonal"),
+        ("readout_tau=3.0", "the peer's readout has the `tau` of its neurons; got 3.0"),
+        ("sigma_start=0.2", "the peer's sigma is at least 0.27; got 0.2"),
+    ],
+)
+def test_what_the_peer_has_not_is_refused(bench, change, said):
+    with pytest.raises(SystemExit, match=re.escape(said)):
+        bench("train_step.py", *changes(change, "sigma_floor=0.1"))
+
+
+@pytest.mark.parametrize("words", [("--batch", "0"), ("--threads", "-1"), ("--clips", "x")])
+def test_numbers_of_a_command_line_are_positive(bench, capsys, words):
+    name = "epoch.py" if words[0] == "--clips" else "train_step.py"
+    with pytest.raises(SystemExit):
+        bench(name, *words)
+    assert f"must be a whole number of at least 1; got {words[1]}" in capsys.readouterr().err
+
+
+def test_reading_needs_clips_of_all_classes(bench, tmp_path):
+    pytest.importorskip("tonic")
+    write_events(tmp_path / "shd_train.h5", noise_as_shd(500))
+    with pytest.raises(SystemExit, match="--clips must give clips of all 20 classes"):
+        bench("data.py", "--data-dir", tmp_path, "--clips", 3)
+    figures = bench("data.py", "--data-dir", tmp_path, "--clips", 60)
+    assert figures["over_tonic"] > 0
+    assert figures["over_spikingjelly"] > 0
 
 
 @pytest.mark.slow
@@ -82,13 +128,13 @@ def test_memory_of_both_sides_in_processes_of_their_own(bench):
     assert figures["ratio"] == pytest.approx(figures["peer_mib"] / figures["ours_mib"])
 
 
-def noise_as_shd():
-    """60 clips of 50 spikes, each class by speakers 0, 9 and 11."""
+def noise_as_shd(spikes=50):
+    """60 clips of so many spikes, each class by speakers 0, 9 and 11."""
     rng = np.random.default_rng(0)
     return EventStore(
-        times_us=np.sort(rng.integers(0, 10**6, (60, 50)), 1).astype(np.int32).ravel(),
-        units=rng.integers(0, 700, 60 * 50).astype(np.int16),
-        offsets=np.arange(61) * 50,
+        times_us=np.sort(rng.integers(0, 10**6, (60, spikes)), 1).astype(np.int32).ravel(),
+        units=rng.integers(0, 700, 60 * spikes).astype(np.int16),
+        offsets=np.arange(61) * spikes,
         labels=np.tile(np.arange(20), 3),
         speakers=np.repeat([0, 9, 11], 20),
         channels=700,

@@ -1,7 +1,7 @@
 """That ours and the peer compute the same, before anything is timed.
 
-In float64 the whole network, with few clips; in float32 each layer alone, because rounding flips
-spikes on the way through a network. The convolutions are cut as the timed batch would be.
+In float64 the whole network, with few clips; in float32 each operation alone, because rounding
+flips spikes on the way through a network. The convolutions are cut as the timed batch would be.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from peer import Peer, without_their_constant
+from peer import Peer, refuse_other, without_their_constant
+from spikingjelly.activation_based import functional
 from steps import example, our_network
+from torch import nn
 from torch.nn import functional as F
 
 from snn_delays.config import Recipe
@@ -29,12 +31,14 @@ def check_same(recipe: Recipe, batch: int, device: str = "cpu") -> dict[str, flo
         batch: clips in the timed batch.
         device: where it is timed, and compared.
     """
+    refuse_other(recipe)
     with patch("snn_delays.functional.best_blocks", lambda s: timed_blocks(s, batch, device)):
         differences = {
             "float64_difference": network_difference(recipe, device),
             "float32_layer_difference": layer_difference(recipe, FEW_CLIPS, device),
+            "float32_neuron_difference": neuron_difference(recipe, FEW_CLIPS, device),
         }
-    for name, limit in zip(differences, (1e-10, 1e-4), strict=True):
+    for name, limit in zip(differences, (1e-10, 1e-4, 1e-4), strict=True):
         if not differences[name] <= limit:  # not a number fails too
             sys.exit(f"{name} of ours and the peer is {differences[name]:.2e}, above {limit:g}")
     return differences
@@ -91,6 +95,43 @@ def layer_difference(recipe: Recipe, batch: int, device: str = "cpu") -> float:
         pairs.append((mine.delay.grad, -his.P.grad[0]))
         differences.append(_largest(pairs))
     return float(np.max(differences))
+
+
+class Given(nn.Module):
+    """Stands in for synapses: their currents are given."""
+
+    def forward(self, x: torch.Tensor, steps: int | None = None) -> torch.Tensor:
+        return x
+
+
+def neuron_difference(recipe: Recipe, batch: int, device: str = "cpu") -> float:
+    """The same of batch norm with spiking neurons, and of the readout's membrane.
+
+    Few channels: of many cells one would lie within rounding of its threshold.
+    """
+    width = 8
+    recipe = recipe.model_copy(update={"hidden": (width,), "dropout": 0.0})
+    ours = our_network(recipe)
+    theirs = Peer(ours, recipe).train().to(device)
+    block, norm = ours.to(device).hidden_blocks()[0], theirs.norms[0]
+    block.synapses = Given()
+    generator = torch.Generator().manual_seed(0)
+    shape = (recipe.steps + recipe.tail_steps, batch, width)
+    x, *probes = (torch.randn(shape, generator=generator).to(device) for _ in range(3))
+    mine_x, his_x = x.clone().requires_grad_(), x.clone().requires_grad_()
+    functional.reset_net(theirs)
+    theirs.readout(his_x)
+    our_y = block(mine_x)[0], ours.integrator(mine_x)
+    their_y = theirs.neurons[0](norm(his_x.unsqueeze(3)).squeeze(3)), theirs.readout.v_seq
+    pairs = list(zip(our_y, their_y, strict=True))
+    wanted = ([mine_x, *block.norm.parameters()], [his_x, *norm.parameters()])
+    for n, probe in enumerate(probes):
+        gradients = (
+            torch.autograd.grad(y[n], leaves[: 1 if n else None], probe)
+            for y, leaves in zip((our_y, their_y), wanted, strict=True)
+        )
+        pairs += zip(*gradients, strict=True)
+    return _largest(pairs)
 
 
 def form_difference(recipe: Recipe, batch: int, device: str = "cpu") -> float:

@@ -22,11 +22,18 @@ from snn_delays.system.devices import device_name
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1, from a command line."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text}")
+    return int(text)
+
+
 def arguments(description: str | None, on_gpu: bool = False) -> argparse.ArgumentParser:
     """A parser with the options that all benchmarks have, and `--device` for some."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads())
     parser.set_defaults(device="cpu")
     if on_gpu:
         parser.add_argument("--device", help="cpu or cuda")
@@ -36,7 +43,7 @@ def arguments(description: str | None, on_gpu: bool = False) -> argparse.Argumen
         default="wall",
         help="cpu: processor time, for a busy machine; with --threads 1 it means the same",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds, the median counts")
+    parser.add_argument("--rounds", type=positive, default=5, help="timed; the median counts")
     return parser
 
 

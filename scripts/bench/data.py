@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import arguments, interleaved, prepared, report
+from common import arguments, interleaved, positive, prepared, report
 
 from snn_delays import data
 from snn_delays.data.events import take_clips
@@ -23,7 +23,7 @@ from snn_delays.data.sources import find_file, find_source
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--data-dir", type=Path, required=True, help="where shd_train.h5 lies")
-    parser.add_argument("--clips", type=int, default=512, help="clips read in a round")
+    parser.add_argument("--clips", type=positive, default=512, help="clips read in a round")
     options = parser.parse_args()
     prepared(options)
     source = find_source("shd")
@@ -40,6 +40,10 @@ def main() -> None:
         data.load("shd", "train+valid", data_dir=named.parent, cache_dir=folder / "cache")
         opening_s = time.perf_counter() - began
         chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(clips))[: options.clips])
+        found = len(clips.labels[chosen].unique())
+        if found < (classes := len(clips.classes)):
+            expected = f"clips of all {classes} classes, which SpikingJelly's folders must have"
+            raise SystemExit(f"--clips must give {expected}; got {found} of them. Take more.")
         theirs = tonic_clips(plain, folder / "tonic")
         frames = spikingjelly_frames(clips, chosen, folder / "spikingjelly")
         check_same_counts(clips, theirs, int(chosen[0]))

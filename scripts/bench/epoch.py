@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from agreement import check_same
-from common import arguments, interleaved, prepared, report
+from common import arguments, interleaved, positive, prepared, report
 from peer import Peer, PeerOptimisers
 from torch import Tensor
 from torch.nn import functional as F
@@ -52,7 +52,7 @@ def main() -> None:
     parser = arguments(__doc__, on_gpu=True)
     parser.add_argument("--recipe", default="shd-paper")
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=1024, help="the first clips of train")
+    parser.add_argument("--clips", type=positive, default=1024, help="the first clips of train")
     options = parser.parse_args()
     prepared(options)
     recipe = load_recipe(options.recipe)

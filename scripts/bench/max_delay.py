@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from agreement import check_same, form_difference
-from common import arguments, interleaved, prepared, report
+from common import arguments, interleaved, positive, prepared, report
 from steps import clips, example, our_step, peer_step
 
 from snn_delays.config import Recipe, load_recipe
@@ -22,9 +22,9 @@ MAX_DELAYS = (8, 25, 64, 128, 256, 512)
 
 def main() -> None:
     parser = arguments(__doc__, on_gpu=True)
-    parser.add_argument("--batch", type=int, help="clips in a batch; as published when left out")
-    parser.add_argument("--peer-batch", type=int, default=16)
-    parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256])
+    parser.add_argument("--batch", type=positive, help="clips in a batch; else as published")
+    parser.add_argument("--peer-batch", type=positive, default=16)
+    parser.add_argument("--hidden", type=positive, nargs="+", default=[256, 256])
     parser.add_argument("--no-peer", action="store_true", help="time ours only")
     options = parser.parse_args()
     prepared(options)

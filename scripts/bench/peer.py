@@ -6,6 +6,7 @@ Glue only, in the published form (Hammouamri et al., ICLR 2024): a dense `conv1d
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,11 +16,42 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snn_delays.config import Recipe
+from snn_delays.config import Quantization, Recipe
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers
 
 SIGMA_OFFSET = 0.27  # theirs: sigma = |SIG| + 0.27
+ALWAYS = {
+    "delays": "learned",
+    "granularity": "synaptic",
+    "bias": False,
+    "learn_weights": True,
+    "learn_tau": False,
+    "decay_input": False,
+    "v_threshold": 1.0,
+    "v_reset": 0.0,
+    "reset": "hard",
+    "surrogate": "atan",
+    "surrogate_alpha": 5.0,
+    "detach_reset": True,
+    "readout": "softmax_sum",
+    "optimizer": "adam",
+    "quantization": Quantization(),
+}
+"""What the peer is, whatever a recipe asks for."""
+
+
+def refuse_other(recipe: Recipe) -> None:
+    """Exit with a sentence where a recipe asks for what the peer has not."""
+    asked = recipe.model_dump()
+    asked["quantization"] = recipe.quantization
+    for name, value in ALWAYS.items():
+        if asked[name] != value:
+            sys.exit(f"the peer has no other `{name}` than {value}; got {asked[name]}")
+    if recipe.readout_tau not in (None, recipe.tau):
+        sys.exit(f"the peer's readout has the `tau` of its neurons; got {recipe.readout_tau}")
+    if recipe.sigma_start < SIGMA_OFFSET:
+        sys.exit(f"the peer's sigma is at least {SIGMA_OFFSET}; got {recipe.sigma_start}")
 
 
 class Peer(nn.Module):

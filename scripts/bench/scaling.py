@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 import torch
-from common import arguments, interleaved, prepared, report
+from common import arguments, interleaved, positive, prepared, report
 
 from snn_delays.ops.convolution import best_blocks, by_dft, dft_cost, direct, direct_cost, sizes_of
 
@@ -24,7 +24,7 @@ RATE = 3 * 1e-11  # seconds of a multiplication forward and backward, to skip wh
 
 def main() -> None:
     parser = arguments(__doc__, on_gpu=True)
-    parser.add_argument("--taps", type=int, default=25)
+    parser.add_argument("--taps", type=positive, default=25)
     parser.add_argument("--longest", type=float, default=10.0, help="skip slower dense runs, in s")
     options = parser.parse_args()
     prepared(options)

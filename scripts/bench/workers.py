@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from common import arguments, report
+from common import arguments, positive, report
 
 from snn_delays.compare.jobs import Job
 from snn_delays.compare.workers import run_locally
@@ -20,9 +20,9 @@ from snn_delays.config import load_recipe
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--workers", type=positive, default=2)
+    parser.add_argument("--runs", type=positive, default=10)
+    parser.add_argument("--epochs", type=positive, default=5)
     parser.set_defaults(threads=1, rounds=1)
     options = parser.parse_args()
     seconds: dict[int, list[float]] = {1: [], options.workers: []}
