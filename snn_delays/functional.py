@@ -228,7 +228,8 @@ def delayed_linear(
         bias: `[out]`.
         steps: length of the output, at least `T`; `T` when None.
         method: `direct` (a dense convolution), `dft` (fewer operations for long kernels; equal up
-            to rounding), or `auto`, the one that `convolution.best_blocks` expects to be faster.
+            to rounding of a clip's largest values, at all its steps: NaN or infinity spoils all),
+            or `auto`, the one that `convolution.best_blocks` expects to be faster.
     Returns:
         `[steps, N, out]`.
     Raises:

@@ -67,6 +67,16 @@ def test_a_difference_ends_a_benchmark_with_a_sentence(bench, monkeypatch):
         bench("train_step.py", "--recipe", "shd", "--batch", 3, *changes())
 
 
+@pytest.mark.parametrize("form", ["transforms", "dense_convolutions"])
+def test_where_the_time_of_a_step_goes(bench, form):
+    more = [] if form == "dense_convolutions" else ["hidden=32,32", "steps=60", "max_delay=24"]
+    figures = bench("breakdown.py", "--batch", 8, *changes(*more))
+    parts = [form, "delay_kernels", "neurons", "products", "optimisers", "rest"]
+    assert all(figures[f"{part}_s"] > 0 for part in parts)
+    assert figures["products_over_limit"] > 0
+    assert ("transforms_over_limit" in figures) == (form == "transforms")
+
+
 def test_different_neurons_end_a_benchmark_too(bench, monkeypatch):
     """In float32 alone, as they may take another way there."""
     integrate = LeakyIntegrator.forward
