@@ -207,9 +207,10 @@ class LeakyIntegrator(nn.Module):
         if type(x) is not Tensor:  # a stand-in, as in tracing
             response = _response(*settings)
         else:
-            if self._kept is None or self._kept[0] != settings:
-                self._kept = settings, _response(*settings)
-            response = self._kept[1]
+            kept = self._kept  # another thread may put another length in its place
+            if kept is None or kept[0] != settings:
+                kept = self._kept = settings, _response(*settings)
+            response = kept[1]
         return unmixed_matmul(response[None], x.flatten(1)).view(x.shape)
 
     def extra_repr(self) -> str:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from threading import Thread
 
 import pytest
 import torch
@@ -133,3 +134,26 @@ def test_without_a_c_compiler_spikingjelly_needs_none_on_a_gpu(tmp_path, compile
     found = done.stdout.split()
     assert found[1:] == ["triton" if found[0] == "True" else "torch"] * 2 + ["auto"]
     assert found[0] == "False" or compiler
+
+
+def test_an_integrator_serves_clips_of_two_lengths_in_two_threads():
+    integrator, errors, before = neurons.LeakyIntegrator(3.0), [], sys.getswitchinterval()
+
+    def integrate(steps):
+        x = torch.ones(steps, 1, 1)
+        try:
+            for _ in range(3000):
+                assert integrator(x).shape == x.shape
+        except RuntimeError as error:
+            errors.append(error)
+
+    threads = [Thread(target=integrate, args=(steps,)) for steps in (3, 5)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not errors
