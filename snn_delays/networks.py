@@ -76,8 +76,7 @@ class DelayBlock(nn.Module):
         lif = neurons.fused_constants(self.neuron) if known else None
         if lif is not None:
             return fused.norm_lif_dropout(current, self.norm, lif, keep, share)
-        neurons.reset(self.neuron)
-        spikes = self.neuron(self._normalised(current, share))
+        spikes = neurons.run_from_rest(self.neuron, self._normalised(current, share))
         return spikes, spikes if keep is None else spikes * keep
 
     def _normalised(self, current: Tensor, share: Share | None) -> Tensor:

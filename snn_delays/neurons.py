@@ -10,7 +10,9 @@ import os
 import shutil
 import sys
 import sysconfig
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypedDict
 
 import torch
@@ -178,9 +180,37 @@ def fused_constants(node: Any) -> LifConstants | None:
     )
 
 
+class _Alone:
+    """A lock for neurons, which keep their potentials: one thread at a time runs or resets any."""
+
+    def __init__(self) -> None:
+        self.unlock()
+
+    def unlock(self) -> None:
+        """Begin anew, as in a forked process."""
+        self._lock = RLock()
+
+    def __call__(self) -> AbstractContextManager[Any]:
+        return nullcontext() if torch.compiler.is_compiling() else self._lock
+
+
+alone = _Alone()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=alone.unlock)
+
+
 def reset(net: nn.Module) -> None:
     """Put every neuron of the network back to its resting state; call it before each sequence."""
-    sj_functional.reset_net(net)
+    with alone():
+        sj_functional.reset_net(net)
+
+
+def run_from_rest(neuron: nn.Module, x: Tensor) -> Tensor:
+    """What neurons make of a sequence, ``[T, N, C] -> [T, N, C]``; threads take turns."""
+    with alone():
+        reset(neuron)
+        spikes: Tensor = neuron(x)
+        return spikes
 
 
 class LeakyIntegrator(nn.Module):

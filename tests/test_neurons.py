@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 
 import pytest
@@ -13,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from snn_delays import neurons
 from snn_delays.errors import SnnDelaysError
+from snn_delays.networks import DelaySNN
 
 
 def oracle(x, tau, v_threshold, v_reset, decay_input):
@@ -157,3 +160,18 @@ def test_an_integrator_serves_clips_of_two_lengths_in_two_threads():
     finally:
         sys.setswitchinterval(before)
     assert not errors
+
+
+@pytest.mark.parametrize("words", [{"learn_tau": True}, {"surrogate": "sigmoid"}, {}], ids=str)
+def test_threads_that_share_a_network_do_not_share_potentials(words):
+    torch.manual_seed(0)
+    net = DelaySNN(5, [32], 3, max_delay=3, tau=20.0, **words).eval()
+    clips = [torch.poisson(torch.full((20, 8, 5), rate)) for rate in (0.5, 3.0)]
+    with torch.no_grad():
+        expected = [net(x) for x in clips]
+        waits = iter((0.05, 0.2))  # the first runs between the second's reset and its run,
+        net.blocks[0].neuron.register_forward_pre_hook(lambda *_: time.sleep(next(waits)))
+        net.readout.register_forward_pre_hook(lambda *_: time.sleep(0.4))  # and ends later
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(torch.no_grad()(net), clips))
+    assert all(map(torch.equal, found, expected))
