@@ -144,7 +144,7 @@ class _DelayKernel(torch.autograd.Function):
 
 
 def _arrays(*tensors: Tensor) -> list[NDArray[Any]]:
-    return [tensor.detach().numpy() for tensor in tensors]
+    return [tensor.detach().resolve_neg().numpy() for tensor in tensors]
 
 
 def one_hot_kernel(weight: Tensor, delay: Tensor, max_delay: int) -> Tensor:

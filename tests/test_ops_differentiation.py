@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
 
-from snn_delays import DelayLinear, DelaySNN
+from snn_delays import DelayLinear, DelaySNN, neurons
 from snn_delays.errors import SnnDelaysError
+from snn_delays.ops import fused
 from snn_delays.ops.convolution import best_blocks, sizes_of
 
+CONSTANTS = neurons.fused_constants(neurons.lif(tau=2.0))
 REFUSED = "Delay layers give no gradient of a gradient"
 
 
@@ -62,3 +65,17 @@ def test_a_network_refuses_too_and_can_still_be_differentiated_once(training):
         torch.autograd.grad(net(x)[:, 0].sum(), x, create_graph=True)
     (slope,) = torch.autograd.grad(net(x)[:, 0].sum(), x)
     assert slope.abs().sum() > 0
+
+
+def test_tensors_whose_sign_torch_has_not_turned_yet_are_taken():
+    """As the imaginary part of a conjugate is, or the gradient of one."""
+    torch.manual_seed(0)
+    net = DelaySNN(6, [12], 4, max_delay=60, tau=2.0).train()
+    x, found = torch.randn(100, 4, 6), []
+    for turned in (lambda t: -t, torch._neg_view):
+        layer, own = net.blocks[0].synapses, x.clone().requires_grad_()
+        y = layer(turned(own))
+        kept = fused.norm_lif_dropout(turned(y), nn.BatchNorm1d(12), CONSTANTS, None)[0]
+        found.append(torch.autograd.grad(turned(kept).sum(), [own, layer.weight, layer.delay]))
+        found[-1] += torch.autograd.grad(turned(layer.kernel()).sum(), [layer.delay])
+    assert all(map(torch.equal, *found))

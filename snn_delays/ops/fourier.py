@@ -81,7 +81,7 @@ class FastTransform:
     def lift(self, signal: Tensor, frame: slice, parts: Tensor) -> None:
         """As `MatrixTransform.lift`."""
         ends = (frame.start, frame.stop)
-        there = (*_flat(signal), *ends, self.tables, self.mix, *_flat(parts))
+        there = (*_flat(signal.resolve_neg()), *ends, self.tables, self.mix, *_flat(parts))
         in_ranges(fft.lift, signal.shape[1], *there)
 
     def lower(self, parts: Tensor, frame: slice, signal: Tensor, shared: int) -> None:

@@ -305,4 +305,4 @@ def _constants(lif: LifConstants, dtype: torch.dtype) -> LifConstants:
 
 
 def _arrays(*tensors: Tensor | None) -> list[np.ndarray | None]:
-    return [None if t is None else t.detach().contiguous().numpy() for t in tensors]
+    return [None if t is None else t.detach().contiguous().resolve_neg().numpy() for t in tensors]
