@@ -13,6 +13,7 @@ import torch
 from snn_delays.data.events import EventStore
 from snn_delays.data.hdf5 import write_events
 from snn_delays.data.sources import SOURCES
+from snn_delays.errors import SnnDelaysError
 from snn_delays.functional import delay_kernel
 from snn_delays.neurons import LeakyIntegrator
 from snn_delays.system import allocator
@@ -28,6 +29,7 @@ pytest.importorskip("DCLS", reason="the peer, extra `bench`, is not installed")
 def bench(monkeypatch, tmp_path):
     """Runs a benchmark in this process and gives what it wrote with `--json`."""
     monkeypatch.setattr(allocator, "keep_freed_memory", lambda: False)  # for the whole process
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # put back at the end
     monkeypatch.syspath_prepend(str(BENCH))
     threads, file = torch.get_num_threads(), tmp_path / "figures.json"
 
@@ -110,13 +112,22 @@ def test_numbers_of_a_command_line_are_positive(bench, capsys, words):
     assert f"must be a whole number of at least 1; got {words[1]}" in capsys.readouterr().err
 
 
+def test_bad_input_ends_a_benchmark_in_a_sentence(bench, capsys):
+    with pytest.raises(SnnDelaysError) as found:
+        bench("train_step.py", "--recipe", "nope")
+    sys.excepthook(found.type, found.value, found.tb)
+    sentence = capsys.readouterr().err
+    assert sentence.startswith("Error: The recipe must be one of")
+    assert "Traceback" not in sentence
+
+
 def test_reading_needs_clips_of_all_classes(bench, tmp_path):
     pytest.importorskip("tonic")
     write_events(tmp_path / "shd_train.h5", noise_as_shd(500))
     with pytest.raises(SystemExit, match="--clips must give clips of all 20 classes"):
         bench("data.py", "--data-dir", tmp_path, "--clips", 3)
     figures = bench("data.py", "--data-dir", tmp_path, "--clips", 60)
-    assert figures["over_tonic"] > 0
+    assert figures["ratio"] > 0
     assert figures["over_spikingjelly"] > 0
 
 

@@ -6,14 +6,17 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
+from types import TracebackType
 from typing import Any
 
 import torch
 
+from snn_delays.errors import SnnDelaysError
 from snn_delays.provenance import git_commit, processor
 from snn_delays.system.allocator import keep_freed_memory
 from snn_delays.system.atomic import write_json
@@ -30,7 +33,11 @@ def positive(text: str) -> int:
 
 
 def arguments(description: str | None, on_gpu: bool = False) -> argparse.ArgumentParser:
-    """A parser with the options that all benchmarks have, and `--device` for some."""
+    """A parser with the options that all benchmarks have, and `--device` for some.
+
+    From here on bad input ends the process with its sentence alone.
+    """
+    sys.excepthook = _say
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads())
@@ -45,6 +52,13 @@ def arguments(description: str | None, on_gpu: bool = False) -> argparse.Argumen
     )
     parser.add_argument("--rounds", type=positive, default=5, help="timed; the median counts")
     return parser
+
+
+def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, SnnDelaysError):
+        print(f"Error: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def interleaved(
