@@ -255,7 +255,8 @@ def delayed_linear(
     if kernel.shape[0] == 1:
         y = F.pad(matmul(x, kernel[0].T), (0, 0, 0, 0, 0, steps - x.shape[0]))
         return y if bias is None else y + bias
-    blocks = best_blocks(sizes_of(x, kernel, steps))
+    choose = best_blocks.__wrapped__ if torch.compiler.is_compiling() else best_blocks
+    blocks = choose(sizes_of(x, kernel, steps))
     if method == "dft" or (method == "auto" and blocks is not None):
         y = by_dft(x, kernel, steps, blocks or 1)
     else:

@@ -131,7 +131,7 @@ def sample(**options) -> tuple[DelaySNN, torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])  # others need a C++ compiler
 @pytest.mark.parametrize("change", ["one delay a pair", "two delays a pair", "quantised"])
-@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's remark on cached functions
+@pytest.mark.filterwarnings("ignore::UserWarning", "error:Dynamo:UserWarning")  # cannot trace it
 def test_a_compiled_model_gives_the_same_scores_and_gradients(backend, change):
     net, x = sample(kernel_count=1 + (change == "two delays a pair"))
     if change == "quantised":
@@ -152,7 +152,7 @@ def test_a_compiled_model_gives_the_same_scores_and_gradients(backend, change):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning", "error:Dynamo:UserWarning")
 def test_a_compiled_layer_in_the_fourier_form_has_the_same_gradients():
     layer = DelayLinear(64, 48, max_delay=24, sigma=3.0)
     x = torch.randn(124, 16, 64, requires_grad=True)

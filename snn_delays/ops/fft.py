@@ -35,7 +35,6 @@ def fast_length(least: int) -> int:
     return 2 * half
 
 
-@lru_cache(maxsize=1024)
 def _factors(half: int) -> tuple[int, ...]:
     """The factors of `half` from `_FACTORS`; none where it has others. 1 has the factor 1."""
     found = [1] if half == 1 else []
