@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("models"))
     words = parser.parse_args()
     study = load_study(words.study)
+    if study.recipe.protocol != "valid":  # what a card says of its figure
+        parser.error(f"held-out data must choose the epoch; got protocol {study.recipe.protocol}")
     results = load_results(study, words.study, words.data_dir)
     for result in results.cells:
         if result.cell.arm in words.arms.split(","):

@@ -81,3 +81,13 @@ def test_a_network_on_the_shelf_answers_its_clips_as_stored(saved_study, tmp_pat
         again = f"OMP_NUM_THREADS={summary['threads']} snn-delays train --recipe models/"
         assert again in card
         assert ("Delays from 0 to" in card) == folder.name.endswith("learned")
+
+
+def test_a_network_that_test_chose_is_not_shelved(tmp_path):
+    Study(tiny_recipe(epochs=1, protocol="paper"), ("learned",), 2).save(tmp_path / "study")
+    words = [tmp_path / "study", "--data", "none", "-o", tmp_path / "models"]
+    command = [sys.executable, str(SCRIPTS / "shelf.py"), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "held-out data must choose the epoch; got protocol paper" in done.stderr
+    assert not (tmp_path / "models").exists()
