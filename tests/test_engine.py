@@ -343,6 +343,8 @@ def test_bad_step_and_dtype_are_refused() -> None:
     net = Engine(parse(document()))
     with pytest.raises(ShapeError, match="N=3"):
         net.step(net.start(2), np.zeros((3, 5)))
+    with pytest.raises(ShapeError, match=r"`spikes` must be \[N, channels\] with \[5\] after N"):
+        net.step(net.start(2), np.zeros((2, 6)))
     with pytest.raises(SnnDelaysError, match="`dtype` must be"):
         Engine(parse(document()), np.int64)  # type: ignore[arg-type]
 

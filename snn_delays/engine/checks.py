@@ -66,7 +66,7 @@ def _expected(limit: float) -> str:
     return f"at most {limit:.3g}, so that no sum overflows"
 
 
-def as_array(x: object) -> np.ndarray:
+def as_array(x: object, name: str = "x") -> np.ndarray:
     """`x` as numpy sees it.
 
     Raises:
@@ -76,42 +76,49 @@ def as_array(x: object) -> np.ndarray:
         return np.asarray(x)
     except (ValueError, TypeError, RuntimeError):  # ragged lists, tensors of other libraries
         got = f"a {type(x).__name__} that numpy cannot read"
-        remedy = "For a tensor, pass x.detach().cpu().numpy()."
-        raise ShapeError("`x`", "an array", got, remedy) from None
+        remedy = f"For a tensor, pass {name}.detach().cpu().numpy()."
+        raise ShapeError(f"`{name}`", "an array", got, remedy) from None
 
 
 def read_input(
-    counts: bool, largest: float, dtype: type[np.floating], x: object, **sizes: int
+    counts: bool,
+    largest: float,
+    dtype: type[np.floating],
+    x: object,
+    name: str = "x",
+    **sizes: int,
 ) -> np.ndarray:
     """`x`, its shape and values seen, as a contiguous array of int8 or of `dtype`.
 
     Args:
         counts: whether `x` must be spike counts.
         largest: from `largest_input`.
+        name: of the argument, for messages.
         sizes: of the axes after `N`, by name.
 
     Raises:
         ShapeError: wrong shape, or values that are not what they should be.
     """
-    x, shape = as_array(x), tuple(sizes.values())
+    what = f"`{name}`"
+    x, shape = as_array(x, name), tuple(sizes.values())
     if x.ndim != len(shape) + 1 or x.shape[1:] != shape:
         axes = f"[N, {', '.join(sizes)}] with {list(shape)} after N"
-        raise ShapeError("`x`", axes, f"shape {list(x.shape)}")
+        raise ShapeError(what, axes, f"shape {list(x.shape)}")
     if x.dtype.kind not in "biuf":
-        raise ShapeError("`x`", "an array of real numbers", f"dtype {x.dtype}")
+        raise ShapeError(what, "an array of real numbers", f"dtype {x.dtype}")
     if x.dtype.kind == "f" and not np.isfinite(x).all():
-        raise ShapeError("`x`", "finite everywhere", "NaN or infinity")
+        raise ShapeError(what, "finite everywhere", "NaN or infinity")
     if counts:
         whole = x.dtype.kind in "bu" or not (x < 0).any()
         if not whole or (x.dtype.kind == "f" and (x != np.rint(x)).any()):
-            raise ShapeError("`x`", "spike counts: whole numbers from 0", "other values")
+            raise ShapeError(what, "spike counts: whole numbers from 0", "other values")
         if x.max(initial=0) <= 127:
             return np.ascontiguousarray(x, np.int8)
     with np.errstate(over="ignore"):
         x = np.ascontiguousarray(x, dtype)
     found = np.abs(x).max(initial=0)
     if found > largest:
-        raise ShapeError("`x`", f"at most {largest:.3g}, so that no sum overflows", f"{found:.3g}")
+        raise ShapeError(what, f"at most {largest:.3g}, so that no sum overflows", f"{found:.3g}")
     return x
 
 

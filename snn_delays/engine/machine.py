@@ -220,7 +220,7 @@ class Engine:
         ours = isinstance(state, State) and [r.shape[1:] for r in state.rings] == shapes
         if not ours or any(v.dtype != self.dtype for v in state.voltages):
             raise SnnDelaysError("`state`", "what `start` of this network gave", shown(state))
-        signal = self._read(spikes, channels=self.network.input.channels)
+        signal = self._read(spikes, "spikes", channels=self.network.input.channels)
         if len(signal) != len(state.margin):
             raise ShapeError("`spikes`", f"[N={len(state.margin)}, channels]", f"N={len(signal)}")
         outputs = []
