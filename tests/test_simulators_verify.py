@@ -165,6 +165,16 @@ def test_a_wrong_readout_is_found_though_all_answers_are_right(
     assert not report.same
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_voltage_that_is_no_number_is_not_the_same(bad: float) -> None:
+    network = parse(document())
+    ours = np.zeros((1, 5, len(network.layers[-1].bias)))
+    theirs = ours.copy()
+    theirs[0, 2, 1] = bad
+    assert verify_module._different(ours, theirs, network) == 1
+    assert verify_module._different(ours, ours, network) == 0
+
+
 def test_what_cannot_be_verified_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     doc = document()
     with pytest.raises(SnnDelaysError, match="`simulator` must be one of nest, brian2"):

@@ -123,4 +123,5 @@ def _different(ours: np.ndarray, theirs: np.ndarray, network: Network) -> int:
     layer = network.layers[-1]
     size = np.abs(layer.real_weights).sum(axis=(1, 2)) + np.abs(layer.bias)
     size = size + np.abs(ours).max(axis=(0, 1), initial=0.0)
-    return int((np.abs(ours - theirs) > ROUNDING * size).sum())
+    same = np.abs(ours - theirs) <= ROUNDING * size  # not a number is not the same
+    return int((~same).sum())
