@@ -1,5 +1,7 @@
 """The plan of a study: every cell of every seed, equal budgets, axes, and what is refused."""
 
+import json
+
 import pytest
 import torch
 from tiny import tiny_recipe
@@ -74,6 +76,15 @@ def test_a_study_does_not_start_from_a_trained_network():
         Study(tiny_recipe(init="runs/a"), ("fixed", "learned"), 2)
     with pytest.raises(SnnDelaysError, match="--axis must be fields other than"):
         parse_axes(["init=runs/a,runs/b"])
+
+
+def test_of_a_study_that_an_earlier_version_let_start_from_a_network_it_says_so(tmp_path):
+    Study(tiny_recipe(), ("fixed", "learned"), 2).save(tmp_path)
+    facts = json.loads((tmp_path / "study.json").read_text())
+    facts["recipe"]["init"] = "runs/a"
+    (tmp_path / "study.json").write_text(json.dumps(facts))
+    with pytest.raises(RunError, match=r"or of another version \(The runs of a study would all"):
+        load_study(tmp_path)
 
 
 def test_arms_of_a_seed_start_from_the_same_weights():

@@ -156,7 +156,7 @@ def load_study(folder: Path) -> Study:
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is damaged ({error})") from error
+        raise RunError(f"{path} is damaged or of another version ({error})") from error
 
 
 def parse_axes(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
