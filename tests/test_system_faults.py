@@ -244,6 +244,9 @@ def test_the_least_is_less_than_a_step_takes():
     assert 64 <= fitting <= 128
     assert memory.fitting_batch(recipe, 140, 20, 10**6) == 0
     assert "no batch size would fit" in memory.advice(0)
+    without = [{"delays": "none", "kernel_count": count} for count in (1, 64)]
+    least = {memory.least_bytes(tiny_recipe(**fields), 140, 20, 1) for fields in without}
+    assert len(least) == 1
 
 
 def test_limits_on_this_process_count(monkeypatch):

@@ -71,10 +71,12 @@ def _network_bytes(recipe: Recipe, channels: int, classes: int) -> int:
     """Parameters, gradients, moments, delays as drawn, the best copy, and the kernels."""
     widths = [channels, *recipe.hidden, classes]
     pairs = sum(a * b for a, b in pairwise(widths))
-    taps = 1 if recipe.delays == "none" else recipe.max_delay + 1
+    contacts, taps = recipe.kernel_count, recipe.max_delay + 1
+    if recipe.delays == "none":
+        contacts = taps = 1
     both = recipe.delays == "learned" and recipe.granularity == "synaptic"
     learned = 4 * (2 if both else 1)  # value, gradient, two moments
-    return _FLOAT * pairs * (recipe.kernel_count * (learned + 3) + taps)
+    return _FLOAT * pairs * (contacts * (learned + 3) + taps)
 
 
 def _gib(size: int) -> str:
