@@ -91,7 +91,9 @@ class Recipe(BaseModel):
     )
     learn_weights: bool = Field(True, description="off: nothing but delays is learned")
     max_delay: int = Field(24, ge=0, le=4096, description="largest delay, inclusive")
-    kernel_count: int = Field(1, ge=1, le=64, description="delayed contacts per pair of neurons")
+    kernel_count: int = Field(
+        1, ge=1, le=64, description="delayed contacts per pair of neurons; 1 without delays"
+    )
     tail_steps: int = Field(
         24, ge=0, le=10_000, description="silent steps added once after the input"
     )

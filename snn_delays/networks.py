@@ -107,7 +107,7 @@ class DelaySNN(nn.Module):
         classes: number of classes.
         max_delay: largest delay in steps, inclusive.
         tail_steps: zeros added after the input, so that late spikes still reach the readout.
-        kernel_count: delayed contacts per pair of neurons.
+        kernel_count: delayed contacts per pair of neurons; 1 without delays.
         delays: `learned`, `fixed` or `none` (see `DelayLinear`).
         granularity: `synaptic`, `axonal` or `dendritic` (see `DelayLinear`).
         bias: a learnable bias in every delay layer (batch norm has its own).

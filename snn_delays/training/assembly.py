@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from snn_delays import data as sdata
 from snn_delays.config import Quantization, Recipe
@@ -162,31 +163,53 @@ def start_from(net: DelaySNN, run: str) -> None:
 def refuse_known_clips(splits: Splits, recipe: Recipe) -> None:
     """Refuse to start from a network that knows clips which are to choose or to test.
 
-    Those that it was trained on may not choose, nor such as chose it test. The run that it started
-    from went through this too, so nothing further back has to be looked at.
+    Those that it was trained on may not choose, nor such as chose it test. So too of the run that
+    it started from itself (on other data, or before this was looked at), and so on, as far as their
+    folders are there. Clips are known by the bytes of their files.
 
     Raises:
-        RunError: naming the run and what its network knows.
+        RunError: naming the run and what its network knows; or its summary is damaged.
     """
-    if recipe.init is None:
-        return
-    folder = RunFolder(recipe.init)
-    before, read = folder.recipe(), {file["sha256"] for file in folder.summary().get("files", ())}
-    known = ""
-    if recipe.protocol == "valid" and _was_read(splits.choosing, read):
-        own = splits.choosing is not None and splits.choosing.files != splits.train.files
-        heard = [] if own else sorted(set(recipe.valid_speakers) - set(before.valid_speakers))
-        if before.protocol != "valid":
-            known = f"trained on the valid clips too (protocol {before.protocol})"
-        elif heard:
-            known = f"trained on speakers {', '.join(map(str, heard))}, who are to choose the epoch"
+    run, seen = recipe.init, set[str]()
+    while run is not None and run not in seen:
+        folder = RunFolder(run)
+        if seen and not folder.is_finished():  # moved or deleted since
+            return
+        seen.add(run)
+        before = folder.recipe()
+        if known := _known_clips(splits, recipe, before, _files_read(folder)):
+            of = "" if run == recipe.init else f", from which that in {recipe.init} comes,"
+            raise RunError(
+                f"The network in {run}{of} was {known}, so accuracy would be too high",
+                remedy="Start from another run, or keep its protocol and valid_speakers.",
+            )
+        run = before.init
+
+
+def _known_clips(splits: Splits, recipe: Recipe, before: Recipe, read: set[str]) -> str:
+    """By which held-out clips the network of `before` was made; empty if by none."""
     if before.protocol == "paper" != recipe.protocol and _was_read(splits.test, read):
-        known = "chosen by the test clips (protocol paper)"
-    if known:
+        return "chosen by the test clips (protocol paper)"
+    if recipe.protocol != "valid" or not _was_read(splits.choosing, read):
+        return ""
+    if before.protocol != "valid":
+        return f"trained on the valid clips too (protocol {before.protocol})"
+    own = splits.choosing is not None and splits.choosing.files != splits.train.files
+    heard = [] if own else sorted(set(recipe.valid_speakers) - set(before.valid_speakers))
+    if heard:
+        return f"trained on speakers {', '.join(map(str, heard))}, who are to choose the epoch"
+    return ""
+
+
+def _files_read(folder: RunFolder) -> set[str]:
+    """SHA-256 of the files that a finished run read."""
+    files = folder.summary().get("files", [])
+    try:
+        return {str(file["sha256"]) for file in files}
+    except (TypeError, KeyError):
         raise RunError(
-            f"The network in {recipe.init} was {known}, so accuracy would be too high",
-            remedy="Start from another run, or keep its protocol and valid_speakers.",
-        )
+            f"`files` in {folder.summary_file}", "a list of files", remedy=folder.how_to_mend()
+        ) from None
 
 
 def _was_read(data: ClipDataset | None, read: set[str]) -> bool:
@@ -209,6 +232,8 @@ def load_trained(folder: RunFolder | str | Path) -> tuple[DelaySNN, Recipe, list
 def _load_trained(folder: RunFolder) -> tuple[DelaySNN, Recipe, list[str]]:
     recipe = folder.recipe()
     tensors, facts = ckpt.load_tensors(folder.model_file, "classes")
+    if recipe.delays == "none" and recipe.quantization.weight_bits is None:
+        tensors = {name: _one_contact(name, tensor) for name, tensor in tensors.items()}
     weights = [t for name, t in tensors.items() if name.endswith("weight") and t.dim() == 3]
     classes = _class_names(facts, folder.model_file)
     sizes = (weights[0].shape[1] if weights else 1, len(classes))
@@ -217,6 +242,13 @@ def _load_trained(folder: RunFolder) -> tuple[DelaySNN, Recipe, list[str]]:
     net = network_from_recipe(recipe, *sizes)
     ckpt.load_model_state(net, tensors, folder.model_file)
     return net.eval(), recipe, classes
+
+
+def _one_contact(name: str, tensor: Tensor) -> Tensor:
+    """Of a layer without delays to which an earlier version gave several contacts: they add up."""
+    if tensor.dim() != 3 or tensor.shape[2] < 2:
+        return tensor
+    return tensor.sum(2, keepdim=True) if name.endswith("weight") else tensor[..., :1]
 
 
 def _class_names(facts: dict[str, Any], where: Path) -> list[str]:
