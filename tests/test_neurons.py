@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -175,3 +175,44 @@ def test_threads_that_share_a_network_do_not_share_potentials(words):
         with ThreadPoolExecutor(2) as pool:
             found = list(pool.map(torch.no_grad()(net), clips))
     assert all(map(torch.equal, found, expected))
+
+
+def test_to_reset_waits_until_neurons_have_run():
+    neuron, held, go = neurons.lif(tau=2.0), Event(), Event()
+
+    def run():
+        with neurons.alone():
+            held.set()
+            go.wait(20)
+
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(run)
+        held.wait(20)
+        reset = pool.submit(neurons.reset, neuron)
+        time.sleep(0.1)
+        early = reset.done()
+        go.set()
+        reset.result(20)
+        running.result(20)
+    assert not early
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # that threads may hold locks
+def test_a_forked_process_waits_for_no_thread_of_its_parent():
+    held, go = Event(), Event()
+
+    def run():
+        with neurons.alone():
+            held.set()
+            go.wait(20)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(run)
+        held.wait(20)
+        child = os.fork()
+        if child == 0:
+            os._exit(not neurons.alone().acquire(timeout=5))
+        _, status = os.waitpid(child, 0)
+        go.set()
+    assert os.waitstatus_to_exitcode(status) == 0

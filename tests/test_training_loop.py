@@ -1,11 +1,13 @@
 """Training end to end on the built-in task: files, protocols, resume, faults, determinism."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny import tiny_recipe, tiny_run
 
+from snn_delays.data.events import SourceFile
 from snn_delays.errors import MissingSplitError, RunError, TrainingError
 from snn_delays.evaluation import evaluate
 from snn_delays.nn import delay_layers, round_delays
@@ -204,6 +206,20 @@ def test_a_network_knows_what_those_before_it_knew(tmp_path, monkeypatch):
     text = second.recipe_file.read_text()  # the folder was given the first one's name
     second.recipe_file.write_text(text.replace(str(first.path), str(second.path)))
     tiny_run(tmp_path / "fourth", **again)
+
+
+def test_clips_of_other_files_are_not_known(tmp_path):
+    """Fine-tuning on other data; and valid clips in a file of their own are nobody's speakers."""
+    first, _ = tiny_run(tmp_path / "first", epochs=1, protocol="paper")
+    other = SimpleNamespace(files=[SourceFile("other.h5", "0" * 64, False)])
+    for protocol in ("valid", "last"):
+        recipe = tiny_recipe(init=str(first.path), protocol=protocol)
+        assembly.refuse_known_clips(assembly.Splits(other, other, other, None), recipe)
+    alone, _ = tiny_run(tmp_path / "alone", epochs=1)
+    (train, *_), changed = alone.summary()["files"], {"valid_speakers": [0, 3]}
+    files = [SourceFile("valid.h5", train["sha256"], False)]
+    splits = assembly.Splits(other, SimpleNamespace(files=files), None, None)
+    assembly.refuse_known_clips(splits, tiny_recipe(init=str(alone.path), **changed))
 
 
 @pytest.mark.parametrize("files", [3, None, [{"name": "a.h5"}], ["a.h5"]])
