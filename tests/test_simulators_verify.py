@@ -175,6 +175,17 @@ def test_a_voltage_that_is_no_number_is_not_the_same(bad: float) -> None:
     assert verify_module._different(ours, ours, network) == 0
 
 
+def test_voltages_may_differ_by_rounding_alone() -> None:
+    network = parse(document())
+    layer = network.layers[-1]
+    size = np.abs(layer.real_weights).sum(axis=(1, 2)) + np.abs(layer.bias)
+    zeros = np.zeros((2, 3, len(size)))
+    for share, expected in ((0.9e-9, 0), (1.1e-9, zeros.size)):
+        assert verify_module._different(zeros, zeros - share * size, network) == expected
+    large = zeros + 1e9 * size  # of leaky sums
+    assert verify_module._different(large, large + 0.9 * size, network) == 0
+
+
 def test_what_cannot_be_verified_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     doc = document()
     with pytest.raises(SnnDelaysError, match="`simulator` must be one of nest, brian2"):

@@ -8,7 +8,7 @@ import torch
 from tiny import tiny_recipe, tiny_run
 
 from snn_delays.data.events import SourceFile
-from snn_delays.errors import MissingSplitError, RunError, TrainingError
+from snn_delays.errors import MissingSplitError, RecipeError, RunError, TrainingError
 from snn_delays.evaluation import evaluate
 from snn_delays.nn import delay_layers, round_delays
 from snn_delays.runs import RunFolder
@@ -18,6 +18,7 @@ from snn_delays.training import loop as training
 from snn_delays.training.assembly import load_split, load_trained, network_from_recipe, start_from
 from snn_delays.training.checkpoint import load_tensors, save_tensors
 from snn_delays.training.epoch import seed_of
+from snn_delays.training.progress import Progress
 from snn_delays.training.reporting import Reporter
 
 TIMES = ("train_seconds", "samples_per_second")
@@ -246,6 +247,28 @@ def test_contacts_of_an_earlier_version_add_up_without_delays(tmp_path, granular
     for name, expected in net.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], expected)
     start_from(network_from_recipe(recipe, 40, 10), str(folder.path))
+
+
+def test_the_first_epoch_is_the_best_so_far_though_nothing_was_right():
+    splits = assembly.Splits(None, object(), None, None)
+    history = [{"valid_accuracy": 0.0}]
+    assert training._is_best(Progress(history=history), splits)
+    assert not training._is_best(Progress(history=2 * history), splits)
+
+
+def test_memory_is_asked_for_no_more_clips_than_there_are(tmp_path, monkeypatch):
+    asked = []
+
+    def noted(recipe, channels, classes, clips, device, available):
+        asked.append(clips)
+        raise RecipeError("enough")
+
+    monkeypatch.setattr(training.memory, "refuse_too_large", noted)
+    clips = len(load_split(tiny_recipe(), "train", None))
+    for size in (8, 10**6):
+        with pytest.raises(RecipeError, match="enough"):
+            tiny_run(tmp_path / "run", batch_size=size)
+    assert asked == [8, clips]
 
 
 def test_same_seed_same_result_and_another_seed_another(tmp_path):
