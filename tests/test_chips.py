@@ -132,6 +132,15 @@ def test_weights_are_too_large_on_either_side_of_0():
     assert found == ["layer 0: 21 weights of more than 8 bits"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_scale_of_zero_is_below_limits_that_are_not_known():
+    doc = document()
+    for layer in doc["layers"]:
+        layer["weights"] = np.zeros(np.shape(layer["weights"]), int).tolist()
+        layer["weight_scale"] = [0.0] * len(layer["weights"])
+    assert not [v for v in violations(parse(doc), CHIPS["generic"]) if "weight_scale" in str(v)]
+
+
 def test_a_layer_of_zeros_and_one_delay_an_input_survive():
     doc = document()
     layer = doc["layers"][0]

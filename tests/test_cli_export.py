@@ -112,7 +112,7 @@ def test_the_name_says_the_format(call, trained, tmp_path):
 
 
 def test_a_name_that_says_no_format_is_refused(call, trained, tmp_path):
-    for name in ("net.hpp", "net", "net.yaml"):
+    for name in ("net.hpp", "net", "net.yaml", "net.gz", "net.nir.gz"):
         code, _, err = call("export", trained[0].path, "-o", tmp_path / name)
         assert code == 2, err
         assert "must be a name that ends in .json, .nir, .net, .h or .json.gz" in err

@@ -102,6 +102,9 @@ def test_a_network_of_other_channels_is_not_run_on_the_built_in_task():
     network = parse(document(sizes=(700, 3, 10), steps=60))
     with pytest.raises(DataError, match="takes 700 channels, synthetic has 40"):
         first_clips("synthetic", network, 3)
+    doc = document(sizes=(6, 3, 10), steps=60)
+    doc["input"]["channel_bin"] = 7  # the last of 6 sums is of 5
+    assert first_clips("synthetic", parse(doc), 3).shape[-1] == 6
 
 
 def test_figures_of_the_comparison_stand_at_their_names(call, files, monkeypatch):

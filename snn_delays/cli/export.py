@@ -143,7 +143,7 @@ def _write_schema(output: Path | None) -> None:
 
 def _format_of(output: Path | None) -> Format:
     """The format that the file's name ends in; json without a file."""
-    if output is None or output.suffix == ".gz":
+    if output is None or output.name.endswith(".json.gz"):
         return "json"
     for to, ending in SUFFIXES.items():
         if output.suffix == ending:
