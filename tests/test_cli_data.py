@@ -225,6 +225,6 @@ def test_another_seed_splits_otherwise(call, tmp_path):
 
 def test_few_channels_are_kept_apart_by_the_command_that_trains(tmp_path):
     ready = [tmp_path / f"ssc_{part}.h5" for part in PARTS]
-    few = _how_to_train(ready, tmp_path / "ssc.h5", 99, units=40)[-1]
+    few = _how_to_train(ready, tmp_path / "ssc.h5", 99, units=140)[-1]
     assert few.endswith("--set batch_size=16 --set channel_bin=1")
     assert "channel_bin" not in _how_to_train(ready, tmp_path / "ssc.h5", 99, units=700)[-1]

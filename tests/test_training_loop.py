@@ -198,6 +198,8 @@ def test_a_network_knows_what_those_before_it_knew(tmp_path, monkeypatch):
     with monkeypatch.context() as earlier:  # a version that did not look, or other data
         earlier.setattr(training, "refuse_known_clips", lambda *_: None)
         second, _ = tiny_run(tmp_path / "second", epochs=1, init=str(first.path))
+    second.summary_file.unlink()  # begun before, it goes on
+    training.train(second.recipe(), second, resume=True)
     again = {"epochs": 1, "init": str(second.path)}
     with pytest.raises(RunError, match=r"first, from which that in .*second comes, was trained on"):
         tiny_run(tmp_path / "third", **again)
