@@ -210,3 +210,67 @@ def test_many_spikes_of_one_moment_keep_their_order(tmp_path):
     times = [0.5, 0.25] * 100
     store = read(write_raw(tmp_path / "a.h5", [times], [units], [0]))
     assert store.units.tolist() == units[1::2] + units[::2]
+
+
+@pytest.mark.parametrize("number", [">f2", ">f4", ">f8"])
+@pytest.mark.parametrize("unit", [">u2", ">i4", ">u8", "u1"])
+def test_numbers_of_the_other_order_of_bytes(tmp_path, number, unit):
+    times, units = [[0.5, 0.25], [], [0.125]], [[1, 2], [], [3]]
+    columns = {
+        "spikes__times": (times, h5py.vlen_dtype(np.dtype(number))),
+        "spikes__units": (units, h5py.vlen_dtype(np.dtype(unit))),
+    }
+    path = write_raw(tmp_path / "a.h5", [], [], LABELS, **columns)
+    with h5py.File(path, "a") as file:
+        del file["labels"]
+        file["labels"] = np.array(LABELS, ">i4")
+    store = read(path)
+    assert store.times_us.tolist() == [250_000, 500_000, 125_000]
+    assert store.units.tolist() == [2, 1, 3]
+    assert clips_out_of_order(path) == [0]
+
+
+@pytest.mark.parametrize("field", ["spikes/times", "labels", "extra/keys"])
+def test_data_in_another_file_are_refused_as_their_change_would_go_unseen(tmp_path, field):
+    whole = write_raw(tmp_path / "whole.h5", TIMES, UNITS, LABELS)
+    path = write_raw(tmp_path / "a.h5", TIMES, UNITS, LABELS)
+    with h5py.File(path, "a") as file:
+        del file[field]
+        file[field] = h5py.ExternalLink(whole.name, field)
+    with pytest.raises(DataError, match=f"`{field}` of a.h5 lies in another file"):
+        read(path)
+    with h5py.File(path, "a") as file, h5py.File(whole) as other:
+        del file[field]
+        layout = h5py.VirtualLayout(other[field].shape, other[field].dtype)
+        layout[:] = h5py.VirtualSource(other[field])
+        file.create_virtual_dataset(field, layout)
+    with pytest.raises(DataError, match=f"`{field}` of a.h5 lies in another file"):
+        read(path)
+
+
+def test_a_file_whose_labels_mean_other_classes_is_refused(tmp_path):
+    def named(*names):
+        keys = np.array([name.encode() for name in names])
+        return write_raw(tmp_path / "x.h5", TIMES, UNITS, LABELS, extra__keys=keys)
+
+    message = r"Label 0 of x\.h5 must be 'a'; got 'b' \(`extra/keys`\)\. .* as ssc\."
+    with pytest.raises(DataError, match=message):
+        read(named("b", "a", "c"))
+    with pytest.raises(DataError, match=r"Label 0 of x\.h5 must be 'a'; got 'yes'"):
+        read(named("yes", "no", "go"))
+    assert read(named("0", "1", "2")).classes == CLASSES
+    assert read(named("a", "b", "cé")).classes == CLASSES  # another spelling
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("one", "must be a one-dimensional data set of names"),
+        (np.array([[b"a"], [b"b"], [b"c"]]), "must be a one-dimensional data set of names"),
+        (np.array([b"a", b"b\x1b[31m", b"c"]), r"printable characters; got 'b\\x1b\[31m'"),
+    ],
+)
+def test_keys_that_are_no_names(tmp_path, keys, expected):
+    path = write_raw(tmp_path / "a.h5", TIMES, UNITS, LABELS, extra__keys=keys)
+    with pytest.raises(DataError, match=expected):
+        read(path, classes=None)

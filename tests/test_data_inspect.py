@@ -56,7 +56,8 @@ def test_a_bad_file(tmp_path):
 def test_units_beyond_the_channels_of_shd_are_told_and_not_trained_on(tmp_path, monkeypatch):
     monkeypatch.setenv("SNN_DELAYS_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "shd_train.h5"
-    write_raw(path, [[0.125], [0.125, 0.25], [0.5]], [[699], [3, 700], [900]], [0, 1, 2])
+    times, units = [[0.125], [0.125, 0.25], [0.5]], [[699], [3, 700], [900]]
+    write_raw(path, times, units, [0, 1, 2], extra__keys=None)
     assert describe(path)["problems"] == [
         "2 spikes have a unit of 700 or more, the first is in clip 1; "
         "training as shd or ssc refuses them."

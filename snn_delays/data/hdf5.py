@@ -12,6 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def clips_out_of_order(path: str | os.PathLike[str]) -> list[int]:
     """The clips of a file that `read_events` could read whose times go back; it sorted them."""
     with h5py.File(path, "r") as file:
         times = file["spikes/times"]
-        blocks = (times[first : first + _BLOCK] for first in range(0, len(times), _BLOCK))
+        blocks = (_lists(times, first) for first in range(0, len(times), _BLOCK))
         return [
             first * _BLOCK + clip
             for first, block in enumerate(blocks)
@@ -134,8 +135,11 @@ def _read(
     clips = len(labels)
     if clips == 0:
         raise DataError(f"{source} holds no clips")
+    names = _own_classes(file, source)
     if classes is None:
-        classes = _own_classes(file, labels, source)
+        classes = names or _numbers(labels, source)
+    elif names:
+        _check_order(names, classes, source)
     if "extra/speaker" in file:
         speakers = _column(file, "extra/speaker", source, kinds="iu")[:].astype(np.int64)
     else:
@@ -157,7 +161,7 @@ def _read(
     for name, ragged in (("spikes/times", times), ("spikes/units", units)):
         check_ragged(file, ragged, f"`{name}` of {source}")
     blocks = [
-        _pack_block(times[a : a + _BLOCK], units[a : a + _BLOCK], a, channels, source)
+        _pack_block(_lists(times, a), _lists(units, a), a, channels, source)
         for a in by_steps(f"clips of {source}", clips, _BLOCK)
     ]
     packed = [list(parts) for parts in zip(*blocks, strict=True)]
@@ -186,6 +190,7 @@ def _column(
     remedy = "The file is not in the layout of SHD."
     if not isinstance(column, h5py.Dataset):
         raise DataError(where, expected, "nothing" if column is None else "a group", remedy)
+    _refuse_elsewhere(file, column, where)
     item = h5py.check_vlen_dtype(column.dtype)
     number = item if ragged else column.dtype
     if column.ndim != 1 or not isinstance(number, np.dtype) or number.kind not in kinds:
@@ -193,22 +198,77 @@ def _column(
     return column
 
 
-def _own_classes(file: h5py.File, labels: NDArray[np.int64], source: str) -> tuple[str, ...]:
+def _refuse_elsewhere(file: h5py.File, column: h5py.Dataset, where: str) -> None:
+    """A packed store is known by the bytes of one file, so all data must be in that one."""
+    if column.file.filename != file.filename or column.is_virtual or column.external:
+        raise DataError(
+            f"{where} lies in another file",
+            remedy="Copy it into this one: a change there would go unseen.",
+        )
+
+
+def _numbers(labels: NDArray[np.int64], source: str) -> tuple[str, ...]:
+    """The names of classes that have none."""
+    last = max(0, int(labels.max()))
+    if last >= _MOST_CLASSES:
+        raise DataError(f"`labels` of {source}", f"below {_MOST_CLASSES}", last)
+    return tuple(str(label) for label in range(last + 1))
+
+
+def _own_classes(file: h5py.File, source: str) -> tuple[str, ...]:
+    """The class names in a file, in the order of its labels; none where it has none."""
     if "extra/keys" not in file:
-        last = max(0, int(labels.max()))
-        if last >= _MOST_CLASSES:
-            raise DataError(f"`labels` of {source}", f"below {_MOST_CLASSES}", last)
-        return tuple(str(label) for label in range(last + 1))
+        return ()
+    where, column = f"`extra/keys` of {source}", file["extra/keys"]
+    if not isinstance(column, h5py.Dataset) or column.ndim != 1:
+        raise DataError(where, "a one-dimensional data set of names")
+    _refuse_elsewhere(file, column, where)
     try:
         names = tuple(
-            key.decode("utf-8") if isinstance(key, bytes) else str(key)
-            for key in file["extra/keys"][:]
+            key.decode("utf-8") if isinstance(key, bytes) else str(key) for key in column[:]
         )
     except UnicodeDecodeError as error:
-        raise DataError(f"`extra/keys` of {source} is not UTF-8 text") from error
+        raise DataError(f"{where} is not UTF-8 text") from error
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError(f"`extra/keys` of {source}", "names that differ", f"{twice[0]!r} twice")
+        raise DataError(where, "names that differ", f"{twice[0]!r} twice")
+    if odd := [name for name in names if not name.isprintable()]:
+        raise DataError(where, "made of printable characters", f"{odd[0]!a}")
     return names
+
+
+def _check_order(names: tuple[str, ...], classes: tuple[str, ...], source: str) -> None:
+    """Refuse a file whose labels mean other classes than they are taken for.
+
+    A name that no class has may be another spelling, as long as it is not so with all of them.
+    """
+    known = set(classes) & set(names)
+    for label, (own, name) in enumerate(zip(names, classes, strict=False)):
+        if own != name and (own in known or not known) and own != str(label):
+            raise DataError(
+                f"Label {label} of {source}",
+                f"{name!r}",
+                f"{own!r} (`extra/keys`)",
+                "A file with classes of its own, or in its own order, is trained on as ssc.",
+            )
+
+
+def _lists(column: h5py.Dataset, first: int) -> NDArray[Any]:
+    """A block of lists, from number `first` on, their numbers in the order of bytes they have."""
+    lists = column[first : first + _BLOCK]
+    item = h5py.check_vlen_dtype(column.dtype)
+    if not item.isnative and _forgets_byte_order():
+        for index, numbers in enumerate(lists):
+            lists[index] = numbers.view(item)
+    return lists
+
+
+@cache
+def _forgets_byte_order() -> bool:
+    """Whether h5py, as its version 3.16, takes the numbers of lists for native ones."""
+    kind = np.dtype(np.uint16).newbyteorder()
+    with h5py.File("memory", "w", driver="core", backing_store=False) as file:
+        file.create_dataset("lists", (1,), h5py.vlen_dtype(kind))[0] = np.ones(1, kind)
+        return bool(file["lists"][0][0] != 1)
 
 
 def _pack_block(

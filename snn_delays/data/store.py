@@ -22,7 +22,7 @@ from snn_delays.data.sources import fetched_sha256, sidecar
 from snn_delays.errors import DataError, DataWriteError
 from snn_delays.system.atomic import remove_leftovers, replacing
 
-_STORE_VERSION = 2  # raise it when the meaning of a store changes: old ones are then left unread
+_STORE_VERSION = 3  # raise it when the meaning of a store changes: old ones are then left unread
 
 
 def open_store(
