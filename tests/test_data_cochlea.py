@@ -132,6 +132,14 @@ def test_encoding_is_fixed_by_the_seed_and_sorted():
     assert 0.5 < place < 2.0
 
 
+@pytest.mark.parametrize("gain", [1e-200, 1e200])
+def test_a_level_whose_square_is_no_number_does_not_matter_either(gain):
+    sound = tone(900) * np.hanning(2400)
+    expected = encode(sound, 16_000, np.random.default_rng(1))
+    found = encode(sound * gain, 16_000, np.random.default_rng(1))
+    assert abs(len(found[0]) - len(expected[0])) < 0.02 * len(expected[0])
+
+
 def test_silence_and_the_shortest_recording():
     times, _ = encode(np.zeros(800), 16_000, np.random.default_rng(0))
     assert len(times) < 200
@@ -164,6 +172,12 @@ def test_the_edges_of_a_recording_do_not_touch_each_other():
     for place in range(0, 600, 50):
         largest = np.abs(padded[place]).max()
         assert np.abs(alone[place] - padded[place]).max() < 0.02 * largest
+
+
+def test_some_places_move_as_they_do_among_all():
+    sound = np.random.default_rng(0).standard_normal(2400)
+    some = membrane_velocity(sound, 16_000, slice(128, 192))
+    np.testing.assert_allclose(some, membrane_velocity(sound, 16_000)[128:192], rtol=1e-5)
 
 
 def test_every_channel_begins_with_forty_rested_fibres(monkeypatch):

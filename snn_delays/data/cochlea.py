@@ -14,7 +14,11 @@ Written from the equations and constants of Cramer et al. (2020, doi:10.1109/TNN
 Differs from the authors' program: the membrane is computed at 24 kHz whatever the recording's rate
 (frequencies above 12 kHz, which hardly move it, are left out, as is the mean); recordings are
 padded with silence, so that a wave that leaves one edge does not enter at the other; the number of
-fibres that fire is drawn at once, a binomial of those that are ready.
+fibres that fire is drawn at once, a binomial of those that are ready; recordings are not
+tapered (the published program lays a Hann window over the whole of each).
+
+The mean of a recording counts in its level, as in that program: one with an offset gets fewer
+spikes than without it.
 
 As in that program, and so in SHD and SSC, `- i w R0` meets an inverse transform for which it has
 the other sign: the membrane answers before the sound. A click moves channel 300 most 2.4 ms, and
@@ -37,6 +41,7 @@ RATE = 24_000  # Hz, of the membrane and all after it
 _RMS = 0.3  # recordings are brought to this level
 _QUANTUM = RATE // 4  # recordings are padded to a multiple of this; so few transfers are needed
 _SILENCE = RATE // 20  # at least so much of it after each recording
+_PLACES = 64  # computed at a time, which bounds the memory
 
 # The membrane, in centimetres, grams and seconds
 _LENGTH, _ALPHA, _STIFFNESS, _OFFSET = 3.5, 3.0, 1e8, 3500.0
@@ -65,16 +70,26 @@ def encode(
     Returns:
         Times in microseconds, sorted, and channels, 0 (highest pitch) to 699.
     """
+    peak = np.abs(samples).max()
+    if peak > 0 and not 1e-100 < peak < 1e100:  # their squares are no numbers
+        samples = samples / peak
     level = np.sqrt(np.mean(samples**2))
     scaled = samples * (_RMS / level) if level > 0 else samples
-    steps, units = _spike(membrane_velocity(scaled, rate), rng)
+    found = []
+    for first in range(0, CHANNELS, _PLACES):
+        places = slice(first, first + _PLACES)
+        steps, units = _spike(membrane_velocity(scaled, rate, places), rng)
+        found.append((steps, units + first))
+    steps, units = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.lexsort((units, steps))
     times_us = np.rint(steps[order] * (1e6 / RATE)).astype(np.int32)
     return times_us, units[order].astype(np.int16)
 
 
-def membrane_velocity(samples: NDArray[np.float64], rate: int) -> NDArray[np.float32]:
-    """How fast the membrane moves at 700 places, sampled at 24 kHz.
+def membrane_velocity(
+    samples: NDArray[np.float64], rate: int, places: slice = slice(None)
+) -> NDArray[np.float32]:
+    """How fast the membrane moves at 700 places, or some of them, sampled at 24 kHz.
 
     Shape:
         `[samples] -> float32 [700, round(samples / rate * 24000)]`.
@@ -83,7 +98,7 @@ def membrane_velocity(samples: NDArray[np.float64], rate: int) -> NDArray[np.flo
     taken = round(padded * rate / RATE)  # recorded samples in the padded duration
     spectrum = scipy.fft.rfft(samples, taken)[: padded // 2 + 1]
     spectrum *= RATE / rate  # the inverse transform has another length
-    transfer = _transfer(padded)[:, : len(spectrum)]
+    transfer = _transfer(padded)[places, : len(spectrum)]
     moved = transfer * spectrum.astype(np.complex64)
     return scipy.fft.irfft(moved, padded, axis=1)[:, :steps]
 
