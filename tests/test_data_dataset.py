@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from pickle import dumps, loads
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +45,34 @@ def test_samples_and_batches_agree(dataset):
     for outside in (4, -5):
         with pytest.raises(IndexError, match="small train"):
             dataset[outside]
+
+
+def test_a_pickled_data_set_holds_its_own_events_once(dataset):
+    def same(other, clips):
+        for ours, theirs in zip(dataset.batch(clips), other.batch(clips), strict=True):
+            assert torch.equal(ours, theirs)
+        assert torch.equal(other.events(clips).times_us, dataset.events(clips).times_us)
+
+    many = SpikeDataset(random_store(4000), [5, 1, 7, 0], **OPTIONS)
+    assert len(dumps(many)) < 10_000 < len(dumps(many._store))
+    every = torch.tensor([2, 0, 1, 3])
+    assert loads(dumps(many)).dropped_share == many.dropped_share
+    for other in (loads(dumps(dataset)), copy.deepcopy(dataset), copy.copy(dataset)):
+        same(other, every)
+        same(loads(dumps(other)), every)
+    assert copy.copy(dataset)._store is dataset._store
+
+
+def test_spawned_workers_read_the_same(dataset):
+    loader = DataLoader(
+        dataset,
+        batch_size=2,
+        collate_fn=collate,
+        num_workers=1,
+        multiprocessing_context="spawn",
+    )
+    found = torch.cat([x for x, *_ in loader], dim=1)
+    assert torch.equal(found, dataset.batch(torch.arange(4))[0])
 
 
 def test_another_device_gets_these_clips_only(dataset):

@@ -83,6 +83,10 @@ BAD_LISTS = {
         "path,label,split\nyes/0.wav,y,train\nyes/../yes/0.wav,y,test\n",
         "under train and test. A recording belongs to one split",
     ),
+    "twice": (
+        "path,label\nyes/0.wav,y\nyes/../yes/0.wav,n\n",
+        "lists .*0.wav twice. List it once: two copies",
+    ),
     "open quote": ('path,label\n"yes/0.wav,y\n', "cannot be read as CSV"),
 }
 

@@ -260,13 +260,18 @@ def test_a_zip_gives_its_file_and_a_checksum_beside_it(tmp_path):
     assert not (tmp_path.parent / "evil").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip", zipped({"b.h5": b""}), "cut", "flipped"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no zip", zipped({"b.h5": b""}), "cut", "flipped", "locked"]
+)
 def test_bad_zips_leave_nothing(tmp_path, content):
     whole = zipped({"a.h5": CONTENT})
     if content == "cut":
         content = whole[: len(whole) // 2]
     if content == "flipped":
         content = whole[:200] + bytes([whole[200] ^ 255]) + whole[201:]
+    if content == "locked":  # the bit for encryption, in both headers
+        at = whole.index(b"PK\x01\x02") + 8
+        content = whole[:6] + b"\1" + whole[7:at] + b"\1" + whole[at + 1 :]
     packed = tmp_path / "a.h5.zip"
     packed.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.h5\.zip"):

@@ -218,6 +218,30 @@ class SpikeDataset(ClipDataset):
         if not np.array_equal(clips, every):
             self._hold(take_clips(self._store, clips), every[: len(clips)])
 
+    def __copy__(self) -> Self:
+        """The same, sharing everything; pickling takes another way."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled, such as for a worker that is spawned: the events of these clips, once.
+
+        The tensors are the store's arrays once more. A tensor made here would be gone before a
+        worker could open its shared memory.
+        """
+        own = copy.copy(self)
+        own._keep_own()
+        left_out = (*self._tensors, "_lengths")
+        return {name: value for name, value in own.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make the tensors anew, on the device they were on."""
+        self.__dict__.update(state)
+        self._hold(self._store, np.arange(len(self._store)))
+        for name in self._tensors:
+            setattr(self, name, getattr(self, name).to(self.labels.device))
+
     def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Spike counts, from one call on the packed events."""
         total = self._total(indices)

@@ -43,7 +43,7 @@ def find_recordings(source: str | os.PathLike[str]) -> list[Recording]:
 
     Folders whose names begin with `.` or `_` are left out. A CSV file has a header with `path` and
     `label`, and if you like `speaker` (a whole number) and `split` (train, valid or test); paths
-    are relative to its folder.
+    are relative to its folder, and each recording is listed once.
 
     Raises:
         DataError: naming the file and the line.
@@ -100,12 +100,18 @@ def _read_list(path: Path) -> list[Recording]:
         raise DataError(f"{path} lists no recordings")
     if len({bool(one.split) for one in found}) > 1:
         raise DataError(f"The `split` of {path}", "given on every line or on none")
-    splits: dict[Path, str] = {}
+    listed: dict[Path, Recording] = {}
     for one in found:
-        if splits.setdefault(one.path.resolve(), one.split) != one.split:
+        other = listed.setdefault(one.path.resolve(), one)
+        if other.split != one.split:
             raise DataError(
-                f"{path} lists {one.path} under {splits[one.path.resolve()]} and {one.split}",
+                f"{path} lists {one.path} under {other.split} and {one.split}",
                 remedy="A recording belongs to one split.",
+            )
+        if other is not one:
+            raise DataError(
+                f"{path} lists {one.path} twice",
+                remedy="List it once: two copies of it could be drawn into two splits.",
             )
     return found
 

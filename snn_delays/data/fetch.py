@@ -21,7 +21,8 @@ from snn_delays.data.sources import Source, find_source, sidecar
 from snn_delays.errors import DataError, DataWriteError, install
 from snn_delays.system.atomic import replacing, write_text
 
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError)
+# RuntimeError: encrypted, or packed in an unknown way
 
 
 def archives(name: str) -> list[Archive]:
