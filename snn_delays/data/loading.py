@@ -162,7 +162,9 @@ def _choose_clips(
     if (counts == 0).any():
         missing = ", ".join(store.classes[i] for i in np.flatnonzero(counts == 0)[:3])
         remedy = ""
-        if source.classes is not None:
+        if len(np.unique(store.labels)) == len(store.classes):
+            remedy = "Hold out other speakers (`valid_speakers`), or fewer."
+        elif source.classes is not None:
             remedy = (
                 f"{source.name} has {len(source.classes)} classes; train on others as ssc: "
                 "snn-delays data split FILE -o ssc.h5"
