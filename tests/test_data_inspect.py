@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 import re
 
 import pytest
@@ -12,7 +14,8 @@ from data_helpers import store_of, write_raw
 from snn_delays.data.hdf5 import write_events
 from snn_delays.data.inspect import describe
 from snn_delays.data.loading import load
-from snn_delays.errors import DataError
+from snn_delays.data.splitting import split_file
+from snn_delays.errors import DataError, DataWriteError
 
 
 def test_a_small_file(tmp_path):
@@ -51,6 +54,33 @@ def test_a_bad_file(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"nonsense")
     with pytest.raises(DataError, match=r"a\.h5"):
         describe(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("fault", ["no folder", "no room"])
+def test_no_room_to_unpack(tmp_path, monkeypatch, fault):
+    write_raw(tmp_path / "a.h5", [[0.5]], [[1]], [0])
+    packed = tmp_path / "a.h5.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "a.h5").read_bytes()))
+
+    def refuse(*args, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    place = "TemporaryDirectory" if fault == "no folder" else "mkstemp"
+    monkeypatch.setattr(f"tempfile.{place}", refuse)
+    for read in (describe, lambda path: split_file(path, tmp_path / "b.h5")):
+        with pytest.raises(DataWriteError, match=r"a\.h5\.gz cannot be unpacked .* \(No space"):
+            read(packed)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = write_raw(tmp_path / "a.h5", [[0.5]], [[1]], [0])
+
+    def refuse(*args, **options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(DataError, match=r"a\.h5 cannot be read \(Permission denied\)\.$"):
+        describe(path)
 
 
 def test_units_beyond_the_channels_of_shd_are_told_and_not_trained_on(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,14 @@ def unpacked(path: Path, folder: Path) -> Iterator[Path]:
     """Yield `path`, or for a `.gz` a decompressed temporary file in `folder`, removed at the end.
 
     Raises:
-        DataError: the file is missing, or the `.gz` is damaged or cut short.
+        DataError: the file is missing or may not be read, or the `.gz` is damaged or cut short.
     """
     if not path.is_file():
         raise DataError(f"{path} is not there or is not a file")
+    try:
+        open(path, "rb").close()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({reason(error)})") from error
     if path.suffix != ".gz":
         yield path
         return
@@ -54,6 +58,33 @@ def unpacked(path: Path, folder: Path) -> Iterator[Path]:
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def unpacked_for_now(path: Path) -> Iterator[Path]:
+    """`unpacked` in a folder for temporary files.
+
+    Raises:
+        DataError: as `unpacked`.
+        DataWriteError: there is no room for it.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise _no_room(path, error) from error
+    with folder, ExitStack() as stack:
+        try:
+            plain = stack.enter_context(unpacked(path, Path(folder.name)))
+        except OSError as error:
+            raise _no_room(path, error) from error
+        yield plain
+
+
+def _no_room(path: Path, error: OSError) -> DataWriteError:
+    return DataWriteError(
+        f"{path} cannot be unpacked in the folder for temporary files ({reason(error)})",
+        remedy="Set TMPDIR to a folder with room.",
+    )
 
 
 def _decompress(path: Path, target: Any) -> None:

@@ -6,14 +6,13 @@ Any file in SHD's layout, plain or gzipped, whatever its channels and classes.
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from snn_delays.data.events import LARGEST_CHANNELS, EventStore
-from snn_delays.data.hdf5 import clips_out_of_order, read_events, unpacked
+from snn_delays.data.hdf5 import clips_out_of_order, read_events, unpacked_for_now
 from snn_delays.data.sources import SOURCES
 
 
@@ -31,7 +30,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         DataError: the file cannot be read or holds impossible values.
     """
     path = Path(path)
-    with tempfile.TemporaryDirectory() as folder, unpacked(path, Path(folder)) as plain:
+    with unpacked_for_now(path) as plain:
         store = read_events(plain, channels=LARGEST_CHANNELS, source=path.name)
         unsorted = clips_out_of_order(plain)
     counts = np.diff(store.offsets)

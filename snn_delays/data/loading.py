@@ -65,7 +65,8 @@ def load(
 
     Raises:
         MissingSplitError: the split's file is not below `data_dir`.
-        DataError: an unknown name or split, a bad file, or a split without clips of every class.
+        DataError: an unknown name or split, a bad file, or a split of spikes without clips of every
+            class.
     """
     source = find_source(name)
     if split not in SPLITS:

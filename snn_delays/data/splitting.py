@@ -6,7 +6,6 @@ What `data encode` writes without splits becomes something to train on.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_delays.data.events import LARGEST_CHANNELS, EventStore, take_clips
-from snn_delays.data.hdf5 import read_events, unpacked, write_all
+from snn_delays.data.hdf5 import read_events, unpacked_for_now, write_all
 from snn_delays.data.sources import PARTS
 from snn_delays.errors import DataError
 
@@ -80,7 +79,7 @@ def split_file(
     """
     path = Path(source)
     refuse_existing(split_path(output, split) for split in PARTS)
-    with tempfile.TemporaryDirectory() as folder, unpacked(path, Path(folder)) as plain:
+    with unpacked_for_now(path) as plain:
         store = read_events(plain, channels=LARGEST_CHANNELS, source=path.name)
     counts = np.bincount(store.labels, minlength=len(store.classes))
     few = np.flatnonzero(counts < 3)
