@@ -201,7 +201,7 @@ def _events(path: str | Path, network: Network) -> SpikeDataset:
     settings = network.input
     source = SOURCES.get(settings.dataset)
     channels = source.channels if source else settings.channels * settings.channel_bin
-    store = open_store(path, channels=channels, classes=source.classes if source else None)
+    store = open_store(path, channels=channels, classes=None)  # its labels may mean anything
     return SpikeDataset(
         store,
         np.arange(len(store)),

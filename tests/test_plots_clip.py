@@ -5,10 +5,12 @@ from types import SimpleNamespace
 import matplotlib.image
 import numpy as np
 import pytest
+from data_helpers import store_of
 from matplotlib.figure import Figure
 from sample_networks import clips, document
 
 from snn_delays.data import SyntheticTask, make_synthetic, open_store
+from snn_delays.data.hdf5 import write_events
 from snn_delays.engine import Network
 from snn_delays.errors import DataError
 from snn_delays.network_format import parse, save_network
@@ -88,6 +90,14 @@ def test_the_true_label_is_in_the_title(tmp_path):
     store = open_store(path, channels=40, classes=None)
     assert label_of("synthetic", task, 3) in (str(store.labels[3]), store.classes[store.labels[3]])
     assert label_of("clips.npz", task, 3) is None
+
+
+def test_the_true_label_is_that_of_the_file_whatever_the_network_was_trained_on(tmp_path):
+    task = parse(document(sizes=(40, 3, 10), steps=60))  # trained on synthetic
+    store = store_of([[(5, 1)], [(7, 2)]], [0, 1], channels=40)
+    write_events(tmp_path / "own.h5", store)
+    assert [label_of(tmp_path / "own.h5", task, clip) for clip in (0, 1)] == ["a", "b"]
+    assert len(first_clips(tmp_path / "own.h5", task, 5)) == 2
 
 
 def test_a_silent_network_is_drawn_too(tmp_path):
