@@ -58,7 +58,8 @@ def load(
         dt_ms: step length in milliseconds.
         steps: `T`; the data set's own by default.
         channel_bin: neighbouring channels summed; the data set's own by default.
-        valid_speakers: whole speakers held out of train; the data set's own by default.
+        valid_speakers: whole speakers held out of train; the data set's own by default. Not used
+            where `valid` has clips of its own (ssc, gsc).
         features: of recordings, `mel140` or `published`, see `gsc.log_mel`.
         seed: of the built-in task; other data sets do not use it.
         cache_dir: where packed stores lie, see `cache.cache_folder`.
