@@ -260,6 +260,9 @@ def test_a_file_whose_labels_mean_other_classes_is_refused(tmp_path):
         read(named("yes", "no", "go"))
     assert read(named("0", "1", "2")).classes == CLASSES
     assert read(named("a", "b", "cé")).classes == CLASSES  # another spelling
+    keys = np.array([b"a", b"b", "cé".encode("latin-1")])  # in an encoding that no one knows
+    path = write_raw(tmp_path / "y.h5", TIMES, UNITS, LABELS, extra__keys=keys)
+    assert read(path).classes == CLASSES
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def _read(
     clips = len(labels)
     if clips == 0:
         raise DataError(f"{source} holds no clips")
-    names = _own_classes(file, source)
+    names = _own_classes(file, source, "replace" if classes else "strict")
     if classes is None:
         classes = names or _numbers(labels, source)
     elif names:
@@ -246,8 +246,12 @@ def _numbers(labels: NDArray[np.int64], source: str) -> tuple[str, ...]:
     return tuple(str(label) for label in range(last + 1))
 
 
-def _own_classes(file: h5py.File, source: str) -> tuple[str, ...]:
-    """The class names in a file, in the order of its labels; none where it has none."""
+def _own_classes(file: h5py.File, source: str, errors: str) -> tuple[str, ...]:
+    """The class names in a file, in the order of its labels; none where it has none.
+
+    Args:
+        errors: `strict`, or `replace` for letters in an unknown encoding, see `bytes.decode`.
+    """
     if "extra/keys" not in file:
         return ()
     where, column = f"`extra/keys` of {source}", file["extra/keys"]
@@ -256,7 +260,7 @@ def _own_classes(file: h5py.File, source: str) -> tuple[str, ...]:
     _refuse_elsewhere(file, column, where)
     try:
         names = tuple(
-            key.decode("utf-8") if isinstance(key, bytes) else str(key) for key in column[:]
+            key.decode("utf-8", errors) if isinstance(key, bytes) else str(key) for key in column[:]
         )
     except UnicodeDecodeError as error:
         raise DataError(f"{where} is not UTF-8 text") from error
