@@ -50,6 +50,7 @@ def run_in_c(network, x, real, folder, compiler=(COMPILER, "-std=c99", "-march=n
     outputs = "".join(OUTPUT.format(size=size, layer=i) for i, size in enumerate(sizes))
     (folder / "main.c").write_text(PROGRAM.format(clips=len(x), outputs=outputs))
     warnings = ["-Wall", "-Wextra", "-pedantic", "-Werror"]
+    warnings += ["-Wconversion", "-Wshadow", "-Wdouble-promotion"]
     options = [f"-DSNN_REAL={real}", "-O2", "-ffp-contract=off", *warnings]
     command = [*compiler, *options, "main.c", "-o", "main", "-lm"]
     subprocess.run(command, cwd=folder, check=True)
@@ -200,8 +201,10 @@ def test_it_says_what_it_takes():
 
 @compiles
 def test_two_networks_in_one_file_are_refused_by_the_compiler(tmp_path):
-    for name, seed in (("a.h", 0), ("b.h", 1)):
-        save_c(parse(document(seed=seed)), tmp_path / name)
+    other = document()
+    other["readout"]["kind"] = "max"  # the same layers
+    for name, doc in (("a.h", document()), ("b.h", document(seed=1)), ("c.h", other)):
+        save_c(parse(doc), tmp_path / name)
 
     def compiles_with(*names):
         text = "".join(f'#include "{name}"\n' for name in names)
@@ -211,6 +214,7 @@ def test_two_networks_in_one_file_are_refused_by_the_compiler(tmp_path):
 
     assert compiles_with("a.h", "a.h")
     assert not compiles_with("a.h", "b.h")
+    assert not compiles_with("a.h", "c.h")
 
 
 def test_numbers_too_large_for_float_are_refused():

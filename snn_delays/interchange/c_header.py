@@ -72,21 +72,22 @@ def c_header(network: Network) -> str:
     )
     layers = [_table(layer) for layer in network.layers]
     scores = len(network.readout.classes) * (2 if network.readout.kind == "mean" else 1)
-    return template.render(
-        created_by=f"snn-delays {snn_delays.__version__}",
-        dt_ms=f"{network.dt_ms:g}",
-        counted=network.input.encoding == "spike_counts",
-        channels=network.input.channels,
-        steps=network.input.steps,
-        tail_steps=network.input.tail_steps,
-        classes=[_string(name) for name in network.readout.classes],
-        readout=network.readout.kind,
-        layers=layers,
-        constant_bytes=sum(layer.constant_bytes for layer in layers),
-        variable_bytes=sum(layer.variable_bytes for layer in layers)
+    said = {
+        "created_by": f"snn-delays {snn_delays.__version__}",
+        "dt_ms": f"{network.dt_ms:g}",
+        "counted": network.input.encoding == "spike_counts",
+        "channels": network.input.channels,
+        "steps": network.input.steps,
+        "tail_steps": network.input.tail_steps,
+        "classes": [_string(name) for name in network.readout.classes],
+        "readout": network.readout.kind,
+        "layers": layers,
+        "constant_bytes": sum(layer.constant_bytes for layer in layers),
+        "variable_bytes": sum(layer.variable_bytes for layer in layers)
         + 4 * (scores + 1 + len(layers)),
-        digest=hashlib.sha256(repr(layers).encode()).hexdigest()[:16].upper(),
-    )
+    }
+    digest = hashlib.sha256(repr(said).encode()).hexdigest()[:16].upper()
+    return template.render(said, digest=digest)
 
 
 def _table(layer: Layer) -> _Table:
