@@ -116,6 +116,7 @@ def test_weight_scale_makes_whole_weights_real() -> None:
 REFUSED = [
     (("format",), "other", "`format` must be 'snn-delays/network'"),
     (("format_version",), 2, "`format_version` must be 1 or older; got 2. Update snn-delays"),
+    (("format_version",), ..., "`format_version` is missing"),
     (("format_version",), 0, "`format_version`"),
     (("format_version",), True, "`format_version`"),
     (("dt_ms",), 0.0, "`dt_ms` must be greater than 0"),

@@ -62,7 +62,9 @@ def parse(document: Any, name: str = "network.json") -> Network:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         got = shown(document.get("format") if isinstance(document, dict) else document)
         raise NetworkFormatError(f"{name}: `format`", f"'{FORMAT}'", got)
-    version = document.get("format_version")
+    if "format_version" not in document:
+        raise NetworkFormatError(f"{name}: `format_version` is missing")
+    version = document["format_version"]
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise NetworkFormatError(
             f"{name}: `format_version`",
