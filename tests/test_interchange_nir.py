@@ -165,6 +165,22 @@ def test_weights_that_are_no_multiples_of_their_scale_are_refused() -> None:
         from_nir(graph)
 
 
+@pytest.mark.parametrize("name", ["layer0_weight", "layer2"])
+def test_a_node_of_another_kind_is_refused(name: str) -> None:
+    """An `Affine` for a `Linear` has one bias more; an `LIF` for an `LI` spikes."""
+    graph = to_nir(sparse())
+    name = next(n for n in reversed(graph.nodes) if n.startswith(name))
+    node = graph.nodes[name]
+    if name == "layer2":
+        high = np.full_like(node.tau, 0.5)
+        graph.nodes[name] = nir.LIF(node.tau, node.r, node.v_leak, high, np.zeros_like(high))
+    else:
+        assert isinstance(node, nir.Linear)
+        graph.nodes[name] = nir.Affine(node.weight, np.ones(len(node.weight)))
+    with pytest.raises(NetworkFormatError, match=f"the kind of `{name}` was changed"):
+        from_nir(graph)
+
+
 @pytest.mark.parametrize("change", ["delay", "weight", "edge"])
 def test_a_changed_graph_is_refused(change: str) -> None:
     """Another reader would run another network than the one that we read by the nodes' names."""

@@ -94,6 +94,8 @@ def _refuse_changed(expected: nir.NIRGraph, found: nir.NIRGraph) -> None:
     if sorted(expected.edges) != sorted(found.edges) or set(expected.nodes) != set(found.nodes):
         raise NetworkFormatError("NIR graph: its nodes or edges were changed")
     for name, node in expected.nodes.items():
+        if type(node) is not type(found.nodes[name]):
+            raise NetworkFormatError(f"NIR graph: the kind of `{name}` was changed")
         theirs = found.nodes[name].to_dict()
         for field, value in node.to_dict().items():
             if isinstance(value, np.ndarray) and not np.array_equal(value, theirs.get(field)):
