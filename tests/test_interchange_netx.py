@@ -124,6 +124,23 @@ def chip_layer(found: dict[str, Any], at: str, signal: np.ndarray, spiking: bool
     return output
 
 
+@pytest.mark.parametrize("tau", [1.005, 20.0, 300.0, 1e6])
+def test_voltages_times_their_unit_are_those_of_the_held_network(
+    tau: float, tmp_path: Path
+) -> None:
+    """Where the current is divided by tau, which the chip rounds; but for a 64th cut off a step."""
+    options = {"decay_input": True, "tau": tau, "sizes": (9, 3), "steps": 40}
+    network, x = fitted(**options), clips(resting_at_zero(**options), rate=0.5)
+    save_netx(network, tmp_path / "a.net")
+    found = fields(tmp_path / "a.net")
+    unit = json.loads(found["snn_delays"])["voltage_unit"][0]
+    signal = np.pad(x, [(0, 0), (0, network.input.tail_steps), (0, 0)])
+    voltages = chip_layer(found, "layer/1", signal, spiking=False) * unit
+    expected = Engine(netx_network(network)).run(x).output
+    np.testing.assert_allclose(voltages, expected, rtol=1e-9, atol=signal.shape[1] * unit)
+    assert np.abs(expected).max() > 400 * unit
+
+
 def scaled(**changes: Any) -> Network:
     """A network of integer weights with one scale, its first layer changed."""
     doc = resting_at_zero()

@@ -75,6 +75,9 @@ def save_netx(network: Network, path: str | Path) -> None:
 def netx_network(network: Network) -> Network:
     """The network that a netx file of `network` holds: its bias, threshold and leak as rounded.
 
+    Its voltages are the file's times `voltage_unit`. So with `decay_input`, whose current ours
+    divides by `tau`, the weights' scale makes up for a `tau` that is rounded.
+
     Raises:
         SnnDelaysError: real-valued input, two contacts between a pair of neurons, weights that are
             not integers of 8 bits with one scale a layer, delays above 62, a rest that is not 0, or
@@ -82,14 +85,19 @@ def netx_network(network: Network) -> Network:
     """
     layers = []
     for i, layer in enumerate(_spiking_input(network).layers):
-        held = _registers(i, layer)
+        held, neuron = _registers(i, layer), layer.neuron
         tau = UNITY / held.decay
+        # ours divides the current by tau, the chip does not: `voltage_unit` does, by the one given
+        divisor, gain = (neuron.tau, tau / neuron.tau) if neuron.decay_input else (1.0, 1.0)
         changes: dict[str, Any] = {"tau": tau}
-        if isinstance(layer.neuron, LIF):
-            threshold = (held.threshold + FINEST) * held.scale
-            changes["v_threshold"] = threshold / (tau if layer.neuron.decay_input else 1)
-        neuron = layer.neuron.model_copy(update=changes)
-        layers.append(layer.model_copy(update={"bias": held.bias * held.scale, "neuron": neuron}))
+        if isinstance(neuron, LIF):
+            changes["v_threshold"] = (held.threshold + FINEST) * held.scale / divisor
+        rounded = {
+            "weight_scale": np.full(layer.out_features, held.scale * gain),
+            "bias": held.bias * held.scale * gain,
+            "neuron": neuron.model_copy(update=changes),
+        }
+        layers.append(layer.model_copy(update=rounded))
     return network.model_copy(update={"layers": layers})
 
 
