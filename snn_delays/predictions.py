@@ -121,6 +121,8 @@ def clips_from_npz(path: str | Path) -> NDArray[np.generic]:
         raise DataError(f"{path} is not there") from error
     except _UNREADABLE as error:
         reason = getattr(error, "strerror", None) or (str(error) or "damaged").splitlines()[0]
+        if Path(path).is_file() and not zipfile.is_zipfile(path):  # numpy then speaks of pickle
+            reason = "no zip archive, as those are"
         raise DataError(f"{path} cannot be read as an .npz file ({reason})") from error
     if x.ndim != 3 or len(x) == 0:
         raise DataError(f"`x` of {path}", "[N, steps, channels] with N at least 1", list(x.shape))

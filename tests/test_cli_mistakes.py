@@ -103,6 +103,8 @@ def test_clips_that_are_no_clips_are_refused(call, trained, tmp_path, content):
     code, _, err = call("run", trained[0].network_file, path, "-o", tmp_path / "out.npz")
     assert code == 2
     assert "Traceback" not in err
+    assert "pickle" not in err  # numpy's advice for what is no archive: load it unsafely
+    assert ("no zip archive" in err) == (content == "text")
     assert not (tmp_path / "out.npz").exists()
 
 
