@@ -15,7 +15,7 @@ from typing import get_args
 import numpy as np
 
 from snn_delays.errors import SnnDelaysError
-from snn_delays.network_format import LIF, Layer, Network
+from snn_delays.network_format import LIF, MAX_DELAY, Layer, Network
 from snn_delays.words import ScaleOf
 
 
@@ -181,7 +181,8 @@ def fit(
 ) -> Network:
     """A copy whose delays and weights fit `target`; the neuron model is left as it is.
 
-    Delays go to the nearest multiple of `delay_step` within the limit. Weights become integers
+    Delays go to the nearest multiple of `delay_step` within the chip's limit, also where that is
+    above the layer's `max_delay`. Weights become integers
     `round(w / scale)` where `scale` is the largest absolute weight (of each output, or of the
     layer) over the largest integer, or more where bias or threshold need it; integers that fit
     already are kept.
@@ -212,8 +213,9 @@ def fit(
 
 
 def _fitted(layer: Layer, target: Chip, delay_step: int, scale_of: ScaleOf) -> Layer:
-    limit = min(target.max_delay, layer.max_delay)
-    steps = np.minimum(np.rint(layer.delays / delay_step), limit // delay_step)
+    longest = min(target.max_delay, MAX_DELAY) // delay_step
+    steps = np.minimum(np.rint(layer.delays / delay_step).astype(np.int64), longest)
+    delays = steps * delay_step  # 24 of at most 24 becomes 25 in fives, if the chip has that
     weights, scale = layer.weights, layer.weight_scale
     if (
         scale is None
@@ -223,8 +225,8 @@ def _fitted(layer: Layer, target: Chip, delay_step: int, scale_of: ScaleOf) -> L
     ):
         weights, scale = _integers(layer, target, scale_of)
     changes = {
-        "max_delay": limit,
-        "delays": steps.astype(np.int64) * delay_step,
+        "max_delay": max(min(target.max_delay, layer.max_delay), int(delays.max())),
+        "delays": delays,
         "weights": weights,
         "weight_scale": scale,
     }

@@ -69,14 +69,25 @@ def test_fitted_networks_fit_and_are_near(name, bits, delay_step, max_delay, sca
         error = np.abs(after.real_weights - before.weights).max(axis=(1, 2))
         assert (error <= scale / 2 * (1 + 1e-9)).all()
         assert scale_of == "output" or np.ptp(scale) == 0
-        limit = min(max_delay, 30) // delay_step * delay_step
-        legal = np.arange(0, limit + 1, delay_step)
+        legal = np.arange(0, max_delay + 1, delay_step)
         nearest = np.abs(before.delays[..., None] - legal).min(axis=-1)
         np.testing.assert_array_equal(np.abs(after.delays - before.delays), nearest)
     again = fit(fitted, target, delay_step, scale_of)
     for once, twice in zip(fitted.layers, again.layers, strict=True):
         np.testing.assert_array_equal(once.weights, twice.weights)
         np.testing.assert_array_equal(once.weight_scale, twice.weight_scale)
+
+
+def test_a_delay_is_rounded_up_where_that_is_nearer():
+    doc = document(max_delay=24)
+    doc["layers"][0]["delays"] = np.full((7, 5, 1), 24).tolist()
+    first = fit(parse(doc), CHIPS["generic"], delay_step=5).layers[0]
+    assert (first.max_delay, np.unique(first.delays).tolist()) == (25, [25])
+    first = fit(parse(doc), chip("generic", max_delay=24), delay_step=5).layers[0]
+    assert (first.max_delay, np.unique(first.delays).tolist()) == (24, [20])
+    doc["layers"][0] |= {"max_delay": 65535, "delays": np.full((7, 5, 1), 65535).tolist()}
+    first = fit(parse(doc), chip("generic", max_delay=10**6), delay_step=100).layers[0]
+    assert first.delays.max() == 65500
 
 
 def test_many_bits_change_no_spike_and_the_file_holds_integers(tmp_path):
