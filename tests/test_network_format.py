@@ -372,6 +372,21 @@ def test_json_schema_refuses(path: tuple[Any, ...], value: Any) -> None:
         jsonschema.validate(damaged(path, value), json_schema())
 
 
+@pytest.mark.parametrize("kind", [dict, list])
+def test_deep_metadata_are_refused_and_what_is_read_can_be_written(kind: type) -> None:
+    def nested(depth: int) -> dict[str, Any]:
+        value: Any = 1
+        for _ in range(depth):
+            value = {"a": value} if kind is dict else [value]
+        return {"note": value}
+
+    network = parse(document() | {"metadata": nested(99)})
+    assert load_network(dumps(network).encode()).metadata == nested(99)
+    for depth in (100, 600):
+        with pytest.raises(NetworkFormatError, match="`metadata` must be nested at most 100 deep"):
+            parse(document() | {"metadata": nested(depth)})
+
+
 def test_many_duplicate_keys_are_refused_at_once() -> None:
     """Every key is looked at once: half a megabyte of them once took seventeen seconds."""
     keys = ", ".join(f'"k{i}": 0' for i in range(200_000))

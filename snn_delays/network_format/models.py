@@ -6,6 +6,7 @@ A bad value raises pydantic's ValidationError; `files.parse` turns it into one s
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
@@ -36,6 +37,7 @@ MAX_KERNELS = 256
 MAX_DELAY = 2**16 - 1
 MAX_STEPS = 10**6
 MAX_DT_MS = 60_000.0
+MAX_NESTING = 100  # of `metadata`
 
 
 LARGEST_SUM = 2.0**53
@@ -279,6 +281,13 @@ class Readout(_Part):
         return value
 
 
+def _parts(value: Any) -> Iterable[Any]:
+    """What is directly in a JSON value."""
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else ()
+
+
 class Network(_Part):
     """A whole rounded network, as one network.json says it."""
 
@@ -300,6 +309,11 @@ class Network(_Part):
             json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
         except (ValueError, TypeError, RecursionError) as error:
             raise refusal("", "plain JSON values", f"one that is not ({error})") from None
+        level, depth = [value], 0
+        while level := [part for whole in level for part in _parts(whole)]:
+            depth += 1
+            if depth > MAX_NESTING:
+                raise refusal("", f"nested at most {MAX_NESTING} deep", "more")
         return value
 
     @model_validator(mode="after")
