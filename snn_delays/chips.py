@@ -239,6 +239,7 @@ def _integers(layer: Layer, target: Chip, scale_of: ScaleOf) -> tuple[np.ndarray
     size = np.abs(weights).max(axis=(1, 2) if scale_of == "output" else None)
     size = np.broadcast_to(size, len(weights))
     scale = np.where(size > 0, size, 1.0) / target.largest_weight
+    scale = np.maximum(scale, np.finfo(np.float64).tiny)  # of weights below 1e-305; 0 divides none
     for _, needed, limit in _ranges(layer, target):
         scale = np.maximum(scale, needed / limit)
     if scale_of == "layer":

@@ -90,6 +90,16 @@ def test_a_delay_is_rounded_up_where_that_is_nearer():
     assert first.delays.max() == 65500
 
 
+@pytest.mark.parametrize("size", [5e-324, 1e-310, 1e-300])
+def test_weights_that_are_almost_zero_fit(size):
+    doc = document()
+    doc["layers"][0]["weights"] = np.full((7, 5, 1), size).tolist()
+    for scale_of in ("output", "layer"):
+        first = fit(parse(doc), CHIPS["spinnaker1"], scale_of=scale_of).layers[0]
+        assert np.isfinite(first.weights).all()
+        assert (np.abs(first.real_weights - size) <= first.weight_scale[0] / 2).all()
+
+
 def test_many_bits_change_no_spike_and_the_file_holds_integers(tmp_path):
     net = network(max_delay=4)
     fitted = fit(net, chip("generic", weight_bits=32))
