@@ -24,6 +24,8 @@ from snn_delays.system import atomic
 
 MAX_BYTES = 128 * 2**20  # of JSON text, before and after decompression
 _MAX_LISTS = 2**24  # and objects; each takes up to 30 times its text once it is parsed
+_OTHER = "A finished run is kept: snn-delays export RUN writes it with --to nir or --to c."
+_SMALLER = f"{_OTHER} Integers are shorter: --target generic --fit."
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -85,8 +87,8 @@ def save_network(network: Network, path: str | os.PathLike[str]) -> None:
         NetworkFormatError: it is larger than what `load_network` reads.
     """
     data = dumps(network).encode()
-    _check_size(os.fspath(path), len(data))
-    _check_lists(os.fspath(path), data)
+    _check_size(os.fspath(path), len(data), _SMALLER)
+    _check_lists(os.fspath(path), data, _OTHER)
     if os.fspath(path).endswith(".gz"):
         data = gzip.compress(data, mtime=0)
     atomic.write_bytes(path, data)
@@ -129,16 +131,15 @@ def _read_bytes(path: Path) -> bytes:
         ) from None
 
 
-def _check_size(name: str, size: int) -> None:
+def _check_size(name: str, size: int, remedy: str = "") -> None:
     if size > MAX_BYTES:
-        raise NetworkFormatError(
-            f"{name}: the file", f"at most {MAX_BYTES >> 20} MiB of JSON", f"{size / 2**20:.0f} MiB"
-        )
+        legal, got = f"at most {MAX_BYTES >> 20} MiB of JSON", f"{size / 2**20:.0f} MiB"
+        raise NetworkFormatError(f"{name}: the file", legal, got, remedy)
 
 
-def _check_lists(name: str, data: bytes) -> None:
+def _check_lists(name: str, data: bytes, remedy: str = "") -> None:
     if data.count(b"[") + data.count(b"{") > _MAX_LISTS:
-        raise NetworkFormatError(f"{name}: more than {_MAX_LISTS} lists and objects")
+        raise NetworkFormatError(f"{name}: more than {_MAX_LISTS} lists and objects", remedy=remedy)
 
 
 def _decompress(name: str, data: bytes) -> bytes:
