@@ -6,6 +6,7 @@ All arithmetic is float64, so that the file means exactly what the rounded netwo
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,13 +111,14 @@ def _refuse_changed_parts(net: DelaySNN) -> None:
             )
 
 
-def export_run(folder: RunFolder) -> None:
-    """Write the network of a finished run into its folder, as network.json.
+def export_run(folder: RunFolder) -> Path:
+    """Write the network of a finished run into its folder, as network.json; returns where.
 
     Raises:
         RunError: the run is not finished or its files are damaged.
     """
     nf.save_network(run_network(folder), folder.network_file)
+    return folder.network_file
 
 
 def run_network(folder: RunFolder) -> nf.Network:

@@ -13,7 +13,7 @@ from snn_delays import network_format as nf
 from snn_delays.engine import Engine
 from snn_delays.errors import SnnDelaysError
 from snn_delays.evaluation import answer, evaluate
-from snn_delays.export import run_network, to_network
+from snn_delays.export import export_run, run_network, to_network
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import DelayLinear, round_delays
 from snn_delays.training.assembly import load_split, load_trained, network_from_recipe
@@ -91,6 +91,7 @@ def test_whole_test_split_of_a_trained_network(trained):
 
 def test_the_file_says_where_it_comes_from_and_reads_back(trained, tmp_path):
     folder, summary = trained
+    assert export_run(folder) == folder.network_file
     path = tmp_path / "copy.json.gz"
     nf.save_network(run_network(folder), path)
     network = nf.load_network(path)
