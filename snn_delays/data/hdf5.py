@@ -272,13 +272,12 @@ def _own_classes(file: h5py.File, source: str, errors: str) -> tuple[str, ...]:
 
 
 def _check_order(names: tuple[str, ...], classes: tuple[str, ...], source: str) -> None:
-    """Refuse a file whose labels mean other classes than they are taken for.
+    """Refuse a file whose labels mean the classes in another order than they are taken for.
 
-    A name that no class has may be another spelling, as long as it is not so with all of them.
+    A name that no class has may be another spelling.
     """
-    known = set(classes) & set(names)
     for label, (own, name) in enumerate(zip(names, classes, strict=False)):
-        if own != name and (own in known or not known) and own != str(label):
+        if own != name and own in classes:
             raise DataError(
                 f"Label {label} of {source}",
                 f"{name!r}",
