@@ -18,7 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from common import arguments, interleaved, now, positive, prepared, report
+from common import add_recipe, arguments, interleaved, now, prepared, report
 from steps import clips, example, our_step
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -85,9 +85,7 @@ class Parts(TorchDispatchMode):
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--recipe", default="shd")
-    parser.add_argument("--batch", type=positive, help="clips in a batch; else as published")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    add_recipe(parser, "shd")
     options = parser.parse_args()
     prepared(options)
     recipe = load_recipe(options.recipe, parse_overrides(options.set))

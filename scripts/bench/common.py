@@ -54,6 +54,13 @@ def arguments(description: str | None, on_gpu: bool = False) -> argparse.Argumen
     return parser
 
 
+def add_recipe(parser: argparse.ArgumentParser, default: str) -> None:
+    """The options that say which network is trained, and on how many clips at once."""
+    parser.add_argument("--recipe", default=default)
+    parser.add_argument("--batch", type=positive, help="clips in a batch; else as published")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+
+
 def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if isinstance(error, SnnDelaysError):
         print(f"Error: {error}", file=sys.stderr)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from agreement import check_same
-from common import arguments, positive, prepared, report
+from common import add_recipe, arguments, prepared, report
 from steps import clips, example, our_step, peer_step
 
 from snn_delays.config import load_recipe, parse_overrides
@@ -22,9 +22,7 @@ STEPS = 5  # until the allocator has settled
 
 def main() -> None:
     parser = arguments(__doc__, on_gpu=True)
-    parser.add_argument("--recipe", default="shd-paper")
-    parser.add_argument("--batch", type=positive, help="clips in a batch; else as published")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    add_recipe(parser, "shd-paper")
     parser.add_argument("--only", choices=["ours", "peer"], help="measure in this process")
     options = parser.parse_args()
     if options.only:

@@ -6,7 +6,7 @@ python scripts/bench/train_step.py --recipe shd [--batch 64] [--set kernel_count
 from __future__ import annotations
 
 from agreement import check_same
-from common import arguments, interleaved, positive, prepared, report
+from common import add_recipe, arguments, interleaved, prepared, report
 from steps import CHANNELS, classes, clips, example, our_step, peer_step
 
 from snn_delays.config import load_recipe, parse_overrides
@@ -14,9 +14,7 @@ from snn_delays.config import load_recipe, parse_overrides
 
 def main() -> None:
     parser = arguments(__doc__, on_gpu=True)
-    parser.add_argument("--recipe", default="shd")
-    parser.add_argument("--batch", type=positive, help="clips in a batch; else as published")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    add_recipe(parser, "shd")
     options = parser.parse_args()
     prepared(options)
     recipe = load_recipe(options.recipe, parse_overrides(options.set))
