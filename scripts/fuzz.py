@@ -19,7 +19,8 @@ with atheris.instrument_imports(include=["snn_delays", "nir"]):
 
     from snn_delays.config import load_recipe
     from snn_delays.data import EventStore
-    from snn_delays.data.hdf5 import read_events, unpacked, write_events
+    from snn_delays.data.gzipped import unpacked
+    from snn_delays.data.hdf5 import read_events, write_events
     from snn_delays.errors import SnnDelaysError
     from snn_delays.interchange.nir import load_nir, save_nir
     from snn_delays.network_format import load_network

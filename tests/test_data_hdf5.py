@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import replace
 
 import h5py
@@ -13,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from snn_delays.data import hdf5
-from snn_delays.data.hdf5 import clips_out_of_order, read_events, unpacked, write_events
+from snn_delays.data.hdf5 import clips_out_of_order, read_events, write_events
 from snn_delays.errors import DataError
 
 TIMES = [[0.0, 0.25], [], [0.5]]
@@ -154,30 +153,7 @@ def test_a_file_cut_short_anywhere(tmp_path):
             read(tmp_path / "cut.h5")
 
 
-def test_gz_is_unpacked_and_the_copy_removed(tmp_path):
-    (tmp_path / "a.h5.gz").write_bytes(gzip.compress(b"content"))
-    with unpacked(tmp_path / "a.h5.gz", tmp_path / "scratch") as plain:
-        assert plain.read_bytes() == b"content"
-    assert list((tmp_path / "scratch").iterdir()) == []
-
-
-def test_gz_cut_short_or_damaged(tmp_path):
-    whole = gzip.compress(bytes(range(256)) * 50)
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 255
-    for content in (whole[:-1], whole[:20], whole[:5], b"no gz", bytes(flipped)):
-        (tmp_path / "a.h5.gz").write_bytes(content)
-        with (
-            pytest.raises(DataError, match=r"a\.h5\.gz is damaged or cut short"),
-            unpacked(tmp_path / "a.h5.gz", tmp_path / "scratch"),
-        ):
-            pass
-    assert list((tmp_path / "scratch").iterdir()) == []
-
-
-def test_missing_file_and_impossible_channels(tmp_path):
-    with pytest.raises(DataError, match="not there"), unpacked(tmp_path / "a.h5", tmp_path):
-        pass
+def test_impossible_channels(tmp_path):
     with pytest.raises(DataError, match="`channels`"):
         read(tmp_path / "a.h5", channels=40000)
 

@@ -23,7 +23,7 @@ from sample_networks import document
 
 import snn_delays
 from snn_delays.data.fetch import unpack
-from snn_delays.data.hdf5 import unpacked
+from snn_delays.data.gzipped import unpacked
 from snn_delays.errors import DataError, NetworkFormatError, RunError
 from snn_delays.network_format import files, load_network
 from snn_delays.predictions import clips_from_npz

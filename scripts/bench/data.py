@@ -16,7 +16,8 @@ from common import arguments, interleaved, positive, prepared, report
 
 from snn_delays import data
 from snn_delays.data.events import take_clips
-from snn_delays.data.hdf5 import unpacked, write_events
+from snn_delays.data.gzipped import unpacked
+from snn_delays.data.hdf5 import write_events
 from snn_delays.data.sources import find_file, find_source
 
 

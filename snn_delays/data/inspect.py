@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from snn_delays.data.events import LARGEST_CHANNELS, EventStore
-from snn_delays.data.hdf5 import clips_out_of_order, read_events, unpacked_for_now
+from snn_delays.data.gzipped import unpacked_for_now
+from snn_delays.data.hdf5 import clips_out_of_order, read_events
 from snn_delays.data.sources import SOURCES
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_delays.data.events import LARGEST_CHANNELS, EventStore, take_clips
-from snn_delays.data.hdf5 import read_events, unpacked_for_now, write_all
+from snn_delays.data.gzipped import unpacked_for_now
+from snn_delays.data.hdf5 import read_events, write_all
 from snn_delays.data.sources import PARTS
 from snn_delays.errors import DataError
 

@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 
 from snn_delays.data.cache import cache_error, cache_folder
 from snn_delays.data.events import DTYPES, EventStore, SourceFile
-from snn_delays.data.hdf5 import read_events, unpacked
+from snn_delays.data.gzipped import unpacked
+from snn_delays.data.hdf5 import read_events
 from snn_delays.data.sources import fetched_sha256, sidecar
 from snn_delays.errors import DataError, DataWriteError
 from snn_delays.system.atomic import remove_leftovers, replacing
