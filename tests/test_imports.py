@@ -1,8 +1,10 @@
 """Imports stay light and go one way."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
@@ -42,6 +44,25 @@ def modules_loaded_by(code):
 )
 def test_imports_are_light(code, absent):
     assert not modules_loaded_by(code) & absent
+
+
+def test_the_engine_runs_on_what_its_page_installs():
+    root = PACKAGE.parent
+    page = (root / "scripts/docs/howto/engine.md").read_text("utf-8")
+    installed = re.search(r"`pip install ([\w ]+) && pip install --no-deps", page).group(1).split()
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    needs = {re.match(r"\w+", need).group() for need in project["dependencies"]}
+    network = root / "tests/golden/network-v1.json"
+    script = f"""
+import sys
+sys.modules |= dict.fromkeys({needs - set(installed)})  # whose import fails then
+import numpy as np
+from snn_delays import Network
+net = Network.load({str(network)!r})
+clips = np.zeros((2, net.input.steps, net.input.channels), np.int8)
+net.run(clips), net.step(net.start(batch=2), clips[:, 0])
+"""
+    modules_loaded_by(script)
 
 
 def test_only_neurons_imports_spikingjelly():
