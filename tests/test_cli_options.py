@@ -9,7 +9,9 @@ import pytest
 import torch
 from rich.console import Console
 from tiny import FLAGS
+from typer.main import get_command
 
+from snn_delays.cli import app
 from snn_delays.cli.compare import _Progress
 from snn_delays.cli.train import report, resolve_recipe, say_what_rounding_costs
 from snn_delays.compare.plan import load_study
@@ -51,6 +53,20 @@ def test_rounding_costs_what_live_was_better(capsys, test, valid, said):
 def test_a_flag_wins_over_set_and_both_over_the_recipe():
     recipe = resolve_recipe(None, None, ["epochs=3", "tau=4.0"], {"epochs": 5, "seed": None})
     assert (recipe.epochs, recipe.tau, recipe.dataset) == (5, 4.0, "synthetic")
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_a_flag_left_out_is_the_recipes_and_its_help_says_so(command, tmp_path):
+    file = tmp_path / "own.toml"
+    file.write_text('dataset = "shd"\nprotocol = "last"\nseed = 7\nepochs = 2\ndelays = "fixed"\n')
+    flags = ["dataset", "protocol", "epochs"]
+    flags += ["seed", "delays"] if command == "train" else []
+    recipe = resolve_recipe(str(file), None, None, dict.fromkeys(flags))
+    kept = (recipe.dataset, recipe.protocol, recipe.seed, recipe.epochs, recipe.delays)
+    assert kept == ("shd", "last", 7, 2, "fixed")
+    known = {p.name: p for p in get_command(app).commands[command].params}
+    for flag in flags:
+        assert "Default: the recipe's" in known[flag].help, flag
 
 
 def test_fine_tuning_may_begin_with_wide_kernels(call, trained, tmp_path, monkeypatch):

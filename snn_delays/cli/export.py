@@ -63,10 +63,13 @@ DelayStepOption = Annotated[
     ),
 ]
 WeightBitsOption = Annotated[
-    int | None, typer.Option("--weight-bits", help="Bits of a weight. Default: the target's.")
+    int | None,
+    typer.Option(
+        "--weight-bits", help="Bits of a weight, its sign included. Default: the target's."
+    ),
 ]
 MaxDelayOption = Annotated[
-    int | None, typer.Option("--max-delay", help="Largest delay. Default: the target's.")
+    int | None, typer.Option("--max-delay", help="Largest delay, in steps. Default: the target's.")
 ]
 ScaleOption = Annotated[
     ScaleOf | None,

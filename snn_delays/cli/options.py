@@ -49,7 +49,11 @@ ClipsArgument = Annotated[
 ]
 DatasetOption = Annotated[
     Dataset | None,
-    typer.Option("--dataset", help="Data to use, with its recipe. Default: synthetic, built in."),
+    typer.Option(
+        "--dataset",
+        help="Data to use; their recipe too, unless --recipe is given. Default: the recipe's "
+        "data, or synthetic (built in).",
+    ),
 ]
 RecipeOption = Annotated[
     str | None,
@@ -59,7 +63,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe field; repeatable."),
 ]
-EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")]
+EpochsOption = Annotated[
+    int | None,
+    typer.Option("--epochs", help="Passes over the training data. Default: the recipe's."),
+]
 DataDirOption = Annotated[
     Path | None,
     typer.Option(
@@ -74,14 +81,15 @@ ProtocolOption = Annotated[
     Protocol | None,
     typer.Option(
         "--protocol",
-        help="valid: held-out data chooses the epoch (default). last: train on train and valid, "
-        "keep the last epoch. paper: the test set chooses, as published; not an honest figure.",
+        help="valid: held-out data chooses the epoch. last: train on train and valid, keep the "
+        "last epoch. paper: the test set chooses, as published; not an honest figure. Default: "
+        "the recipe's (built-in ones: valid).",
     ),
 ]
 TensorBoardOption = Annotated[
     bool,
     typer.Option(
-        "--tensorboard", help="Write TensorBoard's files too, to tensorboard/ in the run folder."
+        "--tensorboard", help="Write TensorBoard's files too, to tensorboard/ in a run's folder."
     ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]

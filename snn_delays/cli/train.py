@@ -27,10 +27,19 @@ _COSTLY_ROUNDING = 0.05
 _NARROW = 0.1
 """The width, in steps, below which kernels are as good as rounded."""
 
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", help="Seed of everything random. Default: the recipe's (built-in ones: 0)."
+    ),
+]
 DelaysOption = Annotated[
     Delays | None,
-    typer.Option("--delays", help="Learn the delays, fix them at random, or have none."),
+    typer.Option(
+        "--delays",
+        help="Learn the delays, fix them at random, or have none. Default: the recipe's (built-in "
+        "ones: learned).",
+    ),
 ]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Run folder. Default: runs/<dataset>-<time>.")
