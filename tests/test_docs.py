@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -103,6 +103,18 @@ def fields_table():
 def test_every_field_of_a_recipe_is_explained():
     page = (DOCS / "recipe-fields.md").read_text("utf-8")
     assert page.endswith("\n\n" + fields_table()), fields_table()
+
+
+def test_the_command_lines_page_cuts_no_sentence(tmp_path, monkeypatch):
+    pytest.importorskip("sphinx", reason="the extra `docs` is not installed")
+    spec = spec_from_file_location("conf", DOCS / "conf.py")
+    conf = module_from_spec(spec)
+    spec.loader.exec_module(conf)
+    monkeypatch.setattr(conf, "HERE", tmp_path)
+    conf._write_cli_page(None)
+    lines = (tmp_path / "cli.md").read_text("utf-8").splitlines()
+    assert "* `train`: Train a network, round its delays, test it and export it." in lines
+    assert not [line for line in lines if line.startswith("* ") and line.endswith("...")]
 
 
 def test_there_are_pages_and_the_tutorial_goes_from_recordings_to_a_chip():

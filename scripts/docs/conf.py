@@ -84,6 +84,10 @@ def _write_cli_page(app: Sphinx) -> None:
     )
     text = re.sub(r"<span[^>]*>(.*?)</span>", r"`\1`", done.stdout)
     text = text.replace("# `snn-delays`", "# The command line", 1)
+    # The generator cuts the sentences in its lists of commands; the whole ones stand further down.
+    whole = dict(re.findall(r"^##+ `snn-delays (?:data )?(\w+)`\n\n(.*)", text, re.MULTILINE))
+    cut = re.compile(r"^\* `(\w+)`: .*\.\.\.$", re.MULTILINE)
+    text = cut.sub(lambda found: f"* `{found[1]}`: {whole[found[1]]}", text)
     (HERE / "cli.md").write_text(text, encoding="utf-8")
 
 
