@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from snn_delays import RunFolder, load_trained
 from snn_delays.compare.plan import load_study
 from snn_delays.compare.results import Results, load_results
-from snn_delays.compare.wording import seeds_text
+from snn_delays.compare.wording import recipe_text, seeds_text
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers
 from snn_delays.plots.drawing import BLUE, GREY, ORANGE, save_figure
@@ -58,7 +58,8 @@ def of_study(folder: Path, data_dir: Path | None, clip: int) -> dict[str, tuple[
     first = RunFolder(folder / f"learned-seed{study.recipe.seed}")
     net, recipe, classes = load_trained(first)
     summary = first.summary()
-    about = f"data {recipe.dataset}, recipe {recipe.name}, {recipe.epochs} epochs"
+    kind = recipe_text(study.recipe).removesuffix(", unchanged")
+    about = f"data {recipe.dataset}, recipe {kind}, {recipe.epochs} epochs"
     where = f"commit {str(summary['git_commit'])[:7]}, {summary['versions']['processor']}"
     one = f"{about}, seed {recipe.seed}, {where}"
     every = f"{about}, {seeds_text(study.seeds)}, {where}"

@@ -13,6 +13,7 @@ from tiny import tiny_recipe
 
 from snn_delays import RunFolder
 from snn_delays.compare.plan import Study
+from snn_delays.compare.wording import recipe_text
 from snn_delays.engine import Network
 from snn_delays.export import export_run
 from snn_delays.predictions import predict
@@ -52,8 +53,9 @@ def test_pictures_come_with_captions_that_name_their_source(saved_study, tmp_pat
     }
     for name in captions:
         assert (tmp_path / "figures" / name).read_bytes().startswith(b"\x89PNG")
-    recipe = tiny_recipe()
-    assert f"data synthetic, recipe {recipe.name}, 1 epochs, 2 seeds" in captions["arms.png"]
+    kind = recipe_text(tiny_recipe(epochs=1))
+    assert "changed: " in kind
+    assert f"data synthetic, recipe {kind}, 1 epochs, 2 seeds" in captions["arms.png"]
     assert "4.0 times (SHD, batch 32)" in captions["throughput.png"]
     assert "commit abcdefg." in captions["throughput.png"]
 
