@@ -21,6 +21,7 @@ from snn_delays.words import Delays, Features, Granularity, Readout
 
 Dataset = Literal["synthetic", "shd", "ssc", "gsc"]
 Protocol = Literal["valid", "last", "paper"]
+OWN_VALID = ("ssc", "gsc")  # data sets with valid clips of their own, not of `valid_speakers`
 
 _LONGEST_VALUE = 120  # characters of a bad value in a message
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -76,7 +77,7 @@ class Recipe(BaseModel):
     )
     channel_bin: Positive = Field(5, description="neighbouring input channels summed into one")
     features: Features = Field("mel140", description="features of recordings (gsc)")
-    valid_speakers: tuple[int, ...] = Field((9, 11), description="held out of train for valid")
+    valid_speakers: tuple[int, ...] = Field((9, 11), description="held out for valid; not ssc, gsc")
     protocol: Protocol = Field("valid", description="which data chooses the epoch")
 
     augment: Augment = Field(Augment.model_validate({}), description="changes of training batches")
@@ -245,7 +246,19 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
         fields = tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise RecipeError(f"Recipe {source} is not valid TOML: {error}") from error
-    return make_recipe(_merged(fields, overrides or {}), f"recipe {source}")
+    recipe = make_recipe(_merged(fields, overrides or {}), f"recipe {source}")
+    refuse_unused(recipe, overrides or {})
+    return recipe
+
+
+def refuse_unused(recipe: Recipe, overrides: Mapping[str, Any]) -> None:
+    """Refuse to change a field at which the recipe's data set does not look."""
+    name = recipe.dataset
+    if name in OWN_VALID and overrides.get("valid_speakers"):
+        fault = f"`valid_speakers` has no effect on {name}, which has valid clips of its own"
+        raise RecipeError(fault, remedy="Name the splits of speakers where its files are made.")
+    if name != "gsc" and overrides.get("features", "mel140") != "mel140":
+        raise RecipeError(f"`features` has no effect on {name}, which holds spikes")
 
 
 def _merged(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

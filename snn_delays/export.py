@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import snn_delays
 from snn_delays import network_format as nf
-from snn_delays.config import Recipe
+from snn_delays.config import OWN_VALID, Recipe
 from snn_delays.errors import SnnDelaysError
 from snn_delays.functional import integer_weight
 from snn_delays.network_format.arrays import shown
@@ -131,7 +131,8 @@ def run_network(folder: RunFolder) -> nf.Network:
     summary = folder.summary()
     facts = ("recipe", "delays", "protocol", "seed", "epochs", "valid_accuracy", "test_accuracy")
     metadata = {key: summary[key] for key in (*facts, "git_commit")}
-    metadata["valid_speakers"] = list(recipe.valid_speakers)  # never train on them, nor test
+    held_out = () if recipe.dataset in OWN_VALID else recipe.valid_speakers
+    metadata["valid_speakers"] = list(held_out)  # never train on them, nor test
     if summary.get("data"):  # how the input was prepared
         metadata["data"] = summary["data"]
     return to_network(net, recipe, classes, metadata)

@@ -146,6 +146,12 @@ def test_impossible_axes_are_refused(word, message):
         make_cells(Study(tiny_recipe(), ("none",), 1, parse_axes([word])), None)
 
 
+def test_speakers_that_are_not_held_out_make_no_axis():
+    axes = parse_axes(["valid_speakers=[0,1],[2,3]"])
+    with pytest.raises(SnnDelaysError, match="`valid_speakers` has no effect on ssc"):
+        make_cells(Study(tiny_recipe(dataset="ssc"), ("none",), 1, axes), None)
+
+
 def test_a_study_is_kept_and_read_back(tmp_path):
     study = Study(tiny_recipe(), ("none", "learned"), 3, {"max_delay": ("8", "16")})
     study.save(tmp_path)

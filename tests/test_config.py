@@ -2,7 +2,15 @@
 
 import pytest
 
-from snn_delays.config import Recipe, load_recipe, make_recipe, parse_overrides, recipe_names
+from snn_delays.config import (
+    OWN_VALID,
+    Recipe,
+    load_recipe,
+    make_recipe,
+    parse_overrides,
+    recipe_names,
+)
+from snn_delays.data.sources import SOURCES
 from snn_delays.errors import RecipeError
 
 
@@ -111,6 +119,26 @@ def test_a_number_of_thousands_of_digits_is_a_sentence(tmp_path):
     path.write_text(f"epochs = {digits}")
     with pytest.raises(RecipeError, match="not valid TOML"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("source", "field", "value"),
+    [
+        ("ssc", "valid_speakers", [1]),
+        ("gsc", "valid_speakers", [1]),
+        ("shd", "features", "published"),
+    ],
+)
+def test_a_field_at_which_the_data_do_not_look_is_not_changed_in_vain(source, field, value):
+    with pytest.raises(RecipeError, match=f"`{field}` has no effect on {source}, which h"):
+        load_recipe(source, {field: value})
+
+
+def test_changes_that_change_nothing_are_taken():
+    assert load_recipe("ssc", {"valid_speakers": []}).valid_speakers == ()
+    assert load_recipe("shd", {"features": "mel140"}).features == "mel140"
+    own = [s.name for s in SOURCES.values() if "valid" in s.files or s.folder]
+    assert tuple(own) == OWN_VALID
 
 
 @pytest.mark.parametrize(("source", "overrides"), [(None, None), (3, None), ("shd", ["epochs=3"])])

@@ -17,6 +17,7 @@ from snn_delays.data.inspect import describe
 from snn_delays.engine import Network
 from snn_delays.errors import DataError, RecipeError
 from snn_delays.evaluation import load_for_network
+from snn_delays.export import run_network
 from snn_delays.network_format import parse, save_network
 from snn_delays.nn import delay_layers
 from snn_delays.predictions import first_clips, label_of
@@ -55,6 +56,13 @@ def recipe_of(**changes):
 def later(store, times):
     """The same spikes at `times` of what they were."""
     return replace(store, times_us=(store.times_us * times).astype(np.int32))
+
+
+def test_a_network_names_no_speakers_that_were_trained_on(folder, tmp_path):
+    recipe = recipe_of().model_copy(update={"valid_speakers": (9, 11)})
+    summary = training.train(recipe, tmp_path / "run", data_dir=folder)
+    assert summary["train_clips"] == 60
+    assert run_network(RunFolder(tmp_path / "run")).metadata["valid_speakers"] == []
 
 
 def test_labels_that_mean_other_classes_are_refused(folder, spikes, call, tmp_path):

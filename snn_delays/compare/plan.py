@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from snn_delays.compare.jobs import Job, Setting
-from snn_delays.config import Recipe, changed, make_recipe, parse_overrides
+from snn_delays.config import Recipe, changed, make_recipe, parse_overrides, refuse_unused
 from snn_delays.errors import RunError, SnnDelaysError
 from snn_delays.nn import delay_layers
 from snn_delays.system.atomic import write_json
@@ -215,6 +215,7 @@ def make_cells(study: Study, data_dir: Path | None) -> list[Cell]:
     for setting in study.settings():
         overrides = parse_overrides((f"{name}={value}" for name, value in setting), "--axis")
         shared = changed(study.recipe, overrides, "the study's recipe")
+        refuse_unused(shared, overrides)
         data = load_split(shared, "train", data_dir)
         if shared.protocol == "last":
             load_split(shared, "test", data_dir)
