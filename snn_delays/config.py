@@ -322,12 +322,13 @@ def changed(recipe: Recipe, overrides: Mapping[str, Any], where: str = "the reci
 def changes(recipe: Recipe) -> dict[str, Any] | None:
     """The fields, those of tables as `table.field`, that differ from the built-in recipe.
 
-    None where there is no built-in recipe of its name. The seed is no change.
+    None where there is no built-in recipe of its name. The seed, or an unused field, is no change.
     """
     if recipe.name not in recipe_names():
         return None
     built_in, own = _flat(load_recipe(recipe.name)), _flat(recipe)
-    return {k: v for k, v in own.items() if v != built_in[k] and k != "seed"}
+    none = {"seed", "valid_speakers"} if recipe.dataset in OWN_VALID else {"seed"}
+    return {k: v for k, v in own.items() if v != built_in[k] and k not in none}
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:

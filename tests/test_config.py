@@ -5,6 +5,7 @@ import pytest
 from snn_delays.config import (
     OWN_VALID,
     Recipe,
+    changes,
     load_recipe,
     make_recipe,
     parse_overrides,
@@ -137,6 +138,7 @@ def test_a_field_at_which_the_data_do_not_look_is_not_changed_in_vain(source, fi
 def test_changes_that_change_nothing_are_taken():
     assert load_recipe("ssc", {"valid_speakers": []}).valid_speakers == ()
     assert load_recipe("shd", {"features": "mel140"}).features == "mel140"
+    assert changes(Recipe(**load_recipe("ssc").model_dump() | {"valid_speakers": (9, 11)})) == {}
     own = [s.name for s in SOURCES.values() if "valid" in s.files or s.folder]
     assert tuple(own) == OWN_VALID
 
