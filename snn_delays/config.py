@@ -252,11 +252,14 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
 
 
 def refuse_unused(recipe: Recipe, overrides: Mapping[str, Any]) -> None:
-    """Refuse to change a field at which the recipe's data set does not look."""
+    """Refuse to change a field at which the recipe's data set or protocol does not look."""
     name = recipe.dataset
     if name in OWN_VALID and overrides.get("valid_speakers"):
         fault = f"`valid_speakers` has no effect on {name}, which has valid clips of its own"
-        raise RecipeError(fault, remedy="Name the splits of speakers where its files are made.")
+        raise RecipeError(fault, remedy="Split speakers where its files are made.")
+    if recipe.protocol != "valid" and overrides.get("valid_speakers"):
+        fault = f"`valid_speakers` has no effect with protocol {recipe.protocol}"
+        raise RecipeError(fault, remedy="It trains on all speakers of the training file.")
     if name != "gsc" and overrides.get("features", "mel140") != "mel140":
         raise RecipeError(f"`features` has no effect on {name}, which holds spikes")
 
@@ -300,14 +303,9 @@ def make_recipe(fields: Mapping[str, Any], where: str = "the recipe") -> Recipe:
         if first["type"] == "tuple_type":
             message = "must be numbers with commas between (in TOML and Python, in brackets)"
         message = message[0].lower() + message[1:]
-        got = _in_brief(first["input"])
+        got = repr(first["input"])
+        got = got if len(got) <= _LONGEST_VALUE else f"{got[:_LONGEST_VALUE]}…"
         raise RecipeError(f"In {where}, `{key}`: {message}; got {got}") from None
-
-
-def _in_brief(value: object) -> str:
-    """`value` as Python writes it, or what a line can hold of it."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def changed(recipe: Recipe, overrides: Mapping[str, Any], where: str = "the recipe") -> Recipe:

@@ -135,6 +135,13 @@ def test_a_field_at_which_the_data_do_not_look_is_not_changed_in_vain(source, fi
         load_recipe(source, {field: value})
 
 
+@pytest.mark.parametrize("protocol", ["last", "paper"])
+def test_speakers_who_are_trained_on_are_not_held_out_in_vain(protocol):
+    with pytest.raises(RecipeError, match=f"`valid_speakers` has no effect with.* {protocol}"):
+        load_recipe("shd", {"protocol": protocol, "valid_speakers": [0, 1]})
+    assert load_recipe("shd", {"protocol": protocol}).valid_speakers == (9, 11)
+
+
 def test_changes_that_change_nothing_are_taken():
     assert load_recipe("ssc", {"valid_speakers": []}).valid_speakers == ()
     assert load_recipe("shd", {"features": "mel140"}).features == "mel140"
