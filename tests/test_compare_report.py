@@ -332,3 +332,11 @@ def test_speakers_are_held_out_only_where_valid_has_no_file_of_its_own(study):
         other = STUDY.recipe.model_copy(update={"dataset": name})
         facts = dict(data(replace(STUDY, recipe=other), results).tables[0].rows)
         assert facts["held-out speakers"] == "–"
+
+
+@pytest.mark.parametrize("protocol", ["last", "paper"])
+def test_no_speaker_is_called_held_out_where_all_are_trained_on(study, protocol):
+    cells, _, outcome, _ = study
+    other = STUDY.recipe.model_copy(update={"protocol": protocol})
+    card = data(replace(STUDY, recipe=other), collect(cells, outcome.finished))
+    assert dict(card.tables[0].rows)["held-out speakers"] == "–"

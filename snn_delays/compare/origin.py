@@ -28,6 +28,7 @@ def data(study: Study, results: Results) -> Section:
     unknown = not _from_its_source(source, files)
     official = "official " if unknown else ""
     splits = ("train", "valid", "test")
+    own_valid = "valid" in source.files or source.folder
     rows = [
         ["what", f"{'In the layout of: ' if unknown else ''}{source.description}"],
         ["files read", "; ".join(map(_file_text, files)) or "not recorded"],
@@ -43,7 +44,7 @@ def data(study: Study, results: Results) -> Section:
         [
             "held-out speakers",
             "–"
-            if "valid" in source.files or source.folder  # a split of its own
+            if own_valid or study.recipe.protocol != "valid"  # or trained on too
             else _each(", ".join(map(str, recipe.valid_speakers)) or "–" for recipe in recipes),
         ],
         [
