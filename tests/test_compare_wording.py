@@ -1,6 +1,7 @@
 """What a study found, in sentences: the verdict, and what to beware of."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 from tiny import tiny_recipe
@@ -119,6 +120,18 @@ def test_more_or_less_is_of_the_seeds_that_both_arms_have():
     results = results_of({"fixed": [0.5, 0.52, 0.1], "learned": [0.46, 0.47]})
     assert "4.5 points less than fixed random delays" in verdict(results, ())
     assert "Some runs are missing" in " ".join(warnings(results))
+
+
+def test_missing_runs_are_said_where_arms_have_as_many_of_other_seeds():
+    def without(result, lost):
+        kept = {s: a for s, a in result.answers.items() if s != lost}
+        return replace(result, answers=kept, summaries={s: result.summaries[s] for s in kept})
+
+    none, learned = results_of({"none": [0.1, 0.2, 0.3], "learned": [0.8, 0.9, 0.85]}).cells
+    alike = Results("test", [without(none, 1), without(learned, 1)])
+    assert "Some runs are missing" not in " ".join(warnings(alike))
+    others = Results("test", [without(none, 0), without(learned, 1)])
+    assert "differences are over the seeds that both arms have" in warnings(others)[-1]
 
 
 def test_arms_with_unequal_numbers_of_seeds():

@@ -175,6 +175,6 @@ def warnings(results: Results) -> list[str]:
         )
     if any(s["protocol"] == "paper" for r in results.cells for s in r.summaries.values()):
         found.append("Protocol paper: the test set chose the epoch, so test accuracy is too high.")
-    if len({len(result.summaries) for result in results.cells}) > 1:
+    if len({frozenset(result.summaries) for result in results.cells}) > 1:
         found.append("Some runs are missing; differences are over the seeds that both arms have.")
     return found
