@@ -158,6 +158,10 @@ def test_two_seeds_are_warned_of():
 def test_an_interval_without_width_is_warned_of():
     alike = results_of({"none": [0.1, 0.1], "learned": [1.0, 1.0]})
     assert "without width" in " ".join(warnings(alike))
+    same = {"none": [0.1, 0.2, 0.15], "learned": [0.1, 0.2, 0.15]}
+    assert "A difference of 0.0 to 0.0" in " ".join(warnings(results_of(same)))
+    opposite = {"none": [0.1, 0.2, 0.15], "learned": [0.2, 0.1, 0.15]}  # 0 on average only
+    assert "A difference" not in " ".join(warnings(results_of(opposite)))
 
 
 def test_figures_have_a_true_minus_and_no_negative_zero():

@@ -168,6 +168,11 @@ def warnings(results: Results) -> list[str]:
             "An interval without width: all clips were answered alike. It says nothing of how far "
             "from none or all right the truth is."
         )
+    if any(c.difference.spread.interval == (0, 0) for c in pairs):
+        found.append(
+            "A difference of 0.0 to 0.0: both arms were right on the very same clips. It says "
+            "nothing of how far apart they are on others."
+        )
     if results.split == "valid":
         found.append(
             "There was no test data. The accuracy is that of valid, the data that also chose the "
