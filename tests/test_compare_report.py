@@ -162,6 +162,12 @@ def test_the_command_repeats_the_study(study, call, tmp_path):
     assert (kept["arms"], kept["seeds"], kept["axes"]) == (["none", "learned"], 2, {})
 
 
+def test_the_command_leaves_out_what_the_arms_set():
+    """Such as where the recipe is that of a run without delays; `compare` refuses it with --set."""
+    recipe = tiny_recipe(epochs=1, delays="fixed", granularity="axonal")
+    assert command(replace(STUDY, recipe=recipe)) == command(STUDY)
+
+
 def test_the_command_quotes_what_a_shell_would_read_otherwise():
     axes = {"valid_speakers": ("[0,1]", "[2,3]"), "max_delay": ("8", "16")}
     text = command(replace(STUDY, axes=axes))

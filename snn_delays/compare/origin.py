@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from snn_delays.compare.plan import Study
+from snn_delays.compare.plan import ARMS, Study
 from snn_delays.compare.results import Results
 from snn_delays.compare.sections import Section, Table
 from snn_delays.compare.wording import percent, recipe_text
@@ -139,7 +139,9 @@ def command(study: Study) -> str:
     found = changes(study.recipe)
     words = ["snn-delays compare"]
     words.append("--recipe recipe.toml" if found is None else f"--recipe {study.recipe.name}")
-    words += [f"--set {_setting(key, value)}" for key, value in (found or {}).items()]
+    set_by_arms = ARMS["learned"].fields()
+    own = {key: value for key, value in (found or {}).items() if key not in set_by_arms}
+    words += [f"--set {_setting(key, value)}" for key, value in own.items()]
     words += [f"--set seed={study.recipe.seed}"] if study.recipe.seed else []
     words += [f"--delays {','.join(study.arms)}", f"--seeds {study.seeds}"]
     axes = [f"{name}={','.join(values)}" for name, values in study.axes.items()]
