@@ -34,6 +34,15 @@ def test_histograms_count_every_synapse_before_and_after(trained):
             assert heights[1:-1:2].sum() == synapses
 
 
+@pytest.mark.parametrize("granularity", ["axonal", "dendritic"])
+def test_histograms_count_synapses_that_share_a_delay_one_by_one(granularity):
+    net = DelaySNN(40, [8], 10, max_delay=24, granularity=granularity)
+    (axis, _), (layer, _) = delay_histograms(net).axes, delay_layers(net).values()
+    counts = torch.bincount(layer.rounded_delay().long().flatten(), minlength=25)
+    for outline in axis.patches:
+        assert outline.get_xy()[:, 1][1:-1:2].tolist() == counts.tolist()
+
+
 def test_curves_show_what_was_measured(trained):
     history = trained[0].read_metrics()
     figure = curves(history)

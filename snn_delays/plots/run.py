@@ -119,7 +119,7 @@ def _is_plain(value: float) -> bool:
 
 
 def delay_histograms(net: DelaySNN) -> Figure:
-    """Delays of each layer before and after learning, in steps."""
+    """Delays of each layer's synapses before and after learning, in steps."""
     layers = delay_layers(net)
     figure = Figure(figsize=(3.2 * len(layers), 3), layout="constrained")
     axes = figure.subplots(1, len(layers), squeeze=False)[0]
@@ -129,7 +129,7 @@ def delay_histograms(net: DelaySNN) -> Figure:
             (layer.start_delay, GREY, "before"),
             (layer.delay, BLUE, "after"),
         ):
-            flat = values.detach().round().flatten().numpy()
+            flat = values.detach().round().expand_as(layer.weight).flatten().numpy()
             axis.hist(flat, edges, histtype="step", color=color, label=label, linewidth=1.4)
         axis.set(title=layer_title(name), xlabel="delay (steps)", ylabel="synapses")
     axes[0].legend(frameon=False)
