@@ -209,6 +209,12 @@ def test_learning_curves_are_means_over_seeds_and_their_range(study, drawn):
     assert axis.lines[0].get_ydata() == pytest.approx([np.mean(own)])
     heights = axis.collections[0].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((min(own), max(own)))
+    assert axis.lines[0].get_marker() == "o"  # one epoch: without, nothing would be seen
+    run = [{"epoch": epoch, "train_loss": 1.0} for epoch in (1, 2, 3)]
+    figures._curve_picture({"none": [run]}, "train_loss", "loss in training")
+    axis = drawn["Learning curves: loss in training"].axes[0]
+    assert axis.lines[0].get_marker() in ("", "None")
+    assert all(place % 1 == 0 for place in axis.get_xticks())  # no half epochs
 
 
 def test_seeds_and_command_begin_with_the_seed_of_the_recipe(study):

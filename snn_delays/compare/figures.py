@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from snn_delays.compare.plan import ARMS
@@ -217,7 +217,8 @@ def _curve_picture(histories: dict[str, list[list[Record]]], key: str, label: st
         lines = np.array([[record[key] for record in run] for run in runs])
         lines *= 1 if key == "train_loss" else 100
         epochs = [record["epoch"] for record in runs[0]]
-        axis.plot(epochs, lines.mean(0), color=ARMS[arm].colour, label=arm)
+        marker = "o" if len(epochs) == 1 else ""  # a line of one point is nothing
+        axis.plot(epochs, lines.mean(0), marker=marker, color=ARMS[arm].colour, label=arm)
         axis.fill_between(
             epochs, lines.min(0), lines.max(0), color=ARMS[arm].colour, alpha=0.15, lw=0
         )
@@ -226,6 +227,7 @@ def _curve_picture(histories: dict[str, list[list[Record]]], key: str, label: st
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(LogFormatter())
         axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel="epoch", ylabel=label)
     axis.legend()
     alt = f"{label} over the epochs, mean and range over seeds; in the last: {', '.join(words)}."
