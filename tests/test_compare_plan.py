@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from tiny import tiny_recipe
@@ -119,6 +120,18 @@ def test_axes_multiply_the_cells(tmp_path):
     assert len({job.folder for job in jobs}) == len(jobs) == 16
     assert jobs[0].name == "none, max_delay=8, hidden=[4], augment.drop=0.1, seed 0"
     assert jobs[0].folder.name == "none-max_delay=8-hidden=_4_-augment.drop=0.1-seed0"
+
+
+def test_matched_is_as_wide_as_the_budget_allows_where_layers_differ_in_width():
+    recipe = tiny_recipe(hidden=[64, 32], delays="none")
+    budget = cells_of(recipe, ("learned",))["learned", ()].parameters
+    scaled = (
+        tiny_recipe(hidden=[round(f * 64), round(f * 32)], delays="none")
+        for f in np.arange(1.5, 1.6, 0.002)
+    )
+    most = max((p, r.hidden) for r in scaled if (p := plan.budget(r, 40, 10)[0]) <= budget)
+    matched = cells_of(recipe, ("matched",))["matched", ()]
+    assert (matched.parameters, matched.recipe.hidden) == most
 
 
 def test_matched_follows_the_axis():

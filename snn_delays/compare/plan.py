@@ -269,7 +269,7 @@ def widened(recipe: Recipe, channels: int, classes: int, parameters: int) -> Rec
     low, high = 1.0, 2.0
     while budget(scaled(high), channels, classes)[0] <= parameters:
         low, high = high, 2 * high
-    while (high - low) * max(recipe.hidden) > 0.5:
+    while (high - low) * max(recipe.hidden) ** 2 > 0.5:  # layers may grow one after another
         middle = (low + high) / 2
         if budget(scaled(middle), channels, classes)[0] <= parameters:
             low = middle
