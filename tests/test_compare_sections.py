@@ -161,6 +161,16 @@ def test_pictures_of_delays_count_before_after_and_moves(study, drawn):
     assert heights == np.histogram(after - before, edges)[0].tolist()
 
 
+def test_the_picture_of_delays_shows_multiples_of_the_step_that_they_are_rounded_to(study, drawn):
+    cells, _, outcome, _ = study
+    result = collect(cells, outcome.finished).cells[1]
+    recipe = tiny_recipe(quantization={"delay_step": 4})
+    figures.delay_pictures(replace(result, cell=replace(result.cell, recipe=recipe)))
+    panel = next(iter(drawn.values())).axes[0]
+    heights = np.array([bar.get_height() for bar in panel.patches[: recipe.max_delay + 1]])
+    assert np.flatnonzero(heights).tolist() == [0, 4, 8, 12, 16, 20, 24]
+
+
 def test_the_picture_of_confusion_has_a_row_for_each_class(study, drawn):
     cells, _, outcome, _ = study
     result = collect(cells, outcome.finished).cells[1]

@@ -8,7 +8,7 @@ from tiny import tiny_recipe
 
 from snn_delays.errors import MissingSplitError
 from snn_delays.networks import DelaySNN
-from snn_delays.nn import delay_layers, round_delays
+from snn_delays.nn import delay_layers, quantise, round_delays
 from snn_delays.plots import run as plots
 from snn_delays.plots.run import _clips, curves, delay_histograms, plot_run, raster, variant_curves
 from snn_delays.training import assembly
@@ -34,9 +34,11 @@ def test_histograms_count_every_synapse_before_and_after(trained):
             assert heights[1:-1:2].sum() == synapses
 
 
-@pytest.mark.parametrize("granularity", ["axonal", "dendritic"])
-def test_histograms_count_synapses_that_share_a_delay_one_by_one(granularity):
+@pytest.mark.parametrize("granularity", ["axonal", "dendritic", "synaptic"])
+def test_histograms_count_the_rounded_delays_of_synapses_one_by_one(granularity):
     net = DelaySNN(40, [8], 10, max_delay=24, granularity=granularity)
+    if granularity == "synaptic":
+        quantise(net, max_delay=20, delay_step=4)
     (axis, _), (layer, _) = delay_histograms(net).axes, delay_layers(net).values()
     counts = torch.bincount(layer.rounded_delay().long().flatten(), minlength=25)
     for outline in axis.patches:

@@ -14,6 +14,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from snn_delays.compare.plan import ARMS
 from snn_delays.compare.results import CellResult, variant_accuracies
 from snn_delays.compare.statistics import Spread, confusion
 from snn_delays.data.variants import Variant
+from snn_delays.functional import round_delay
 from snn_delays.plots.run import layer_title
 from snn_delays.runs import Record
 from snn_delays.training.checkpoint import load_tensors
@@ -321,19 +323,24 @@ def _panels(count: int) -> tuple[Figure, list[Any]]:
 
 
 def _histograms(result: CellResult, layers: dict[str, list[NDArray[Any]]]) -> Picture:
-    longest = result.cell.recipe.max_delay
+    longest, rounding = result.cell.recipe.max_delay, result.cell.recipe.quantization
+    limit = longest if rounding.max_delay is None else min(longest, rounding.max_delay)
     edges = np.arange(longest + 2) - 0.5
+
+    def rounded(delays: NDArray[Any]) -> NDArray[Any]:
+        return round_delay(torch.from_numpy(delays), limit, rounding.delay_step).numpy()
+
     figure, panels = _panels(len(layers))
     for axis, (name, (before, after)) in zip(panels, layers.items(), strict=False):
-        axis.hist(np.rint(after), edges, color=ARMS[result.cell.arm].colour, label="after")
-        axis.hist(np.rint(before), edges, histtype="step", color="#333333", lw=1, label="before")
+        axis.hist(rounded(after), edges, color=ARMS[result.cell.arm].colour, label="after")
+        axis.hist(rounded(before), edges, histtype="step", color="#333333", lw=1, label="before")
         axis.set(title=name, xlabel="delay (steps)")
         axis.tick_params(labelsize=8)
     panels[0].set(ylabel="delays", ylim=(0, 1.35 * panels[0].get_ylim()[1]))
     panels[0].legend(ncols=2, loc="upper center")
     words = "; ".join(
         f"{name}: mean {before.mean():.1f} before, {after.mean():.1f} after, "
-        f"{(np.rint(after) == 0).mean():.0%} at 0, {(np.rint(after) == longest).mean():.0%} at "
+        f"{(rounded(after) == 0).mean():.0%} at 0, {(rounded(after) == longest).mean():.0%} at "
         f"{longest}"
         for name, (before, after) in layers.items()
     )

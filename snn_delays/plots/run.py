@@ -19,6 +19,7 @@ from snn_delays.data import ClipDataset
 from snn_delays.data.variants import UNITS
 from snn_delays.errors import MissingSplitError
 from snn_delays.evaluation import check_data_fits
+from snn_delays.functional import round_delay
 from snn_delays.networks import DelaySNN
 from snn_delays.nn import delay_layers, round_delays
 from snn_delays.plots.drawing import BLUE, GREY, ORANGE, PALE, dots, save_figure
@@ -129,7 +130,8 @@ def delay_histograms(net: DelaySNN) -> Figure:
             (layer.start_delay, GREY, "before"),
             (layer.delay, BLUE, "after"),
         ):
-            flat = values.detach().round().expand_as(layer.weight).flatten().numpy()
+            rounded = round_delay(values.detach(), layer.delay_limit, layer.delay_step)
+            flat = rounded.expand_as(layer.weight).flatten().numpy()
             axis.hist(flat, edges, histtype="step", color=color, label=label, linewidth=1.4)
         axis.set(title=layer_title(name), xlabel="delay (steps)", ylabel="synapses")
     axes[0].legend(frameon=False)
