@@ -256,7 +256,7 @@ def test_the_data_card_tells_the_dropped_events_and_one_unknown_file_is_enough(s
     facts = {"files": files, "dropped_event_share": 0.01234}
     finished = [(job, {**s, **facts}) for job, s in outcome.finished]
     card = data(shd, collect(cells, finished))
-    assert dict(card.tables[0].rows)["dropped events"] == "1.234 %"
+    assert dict(card.tables[0].rows)["dropped events of train"] == "1.234 %"
     assert dict(card.tables[0].rows)["chance"] == "10.0 %"
     assert "nothing shows that they are the official files" in card.paragraphs[0]
 

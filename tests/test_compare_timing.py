@@ -27,6 +27,8 @@ def test_every_arm_is_measured_once_and_workers_share(monkeypatch, tmp_path):
         == (3 * 10 * 4 + 6 * timing._RUN_SECONDS) / 2
     )
     assert asked == [("none", 1), ("learned", 1)]
+    (tmp_path / "metrics.jsonl").write_text("{}\n" * 4)
+    assert timing.expected_seconds(jobs[:1], 1, 1) == 6 + timing._RUN_SECONDS
     assert timing.expected_seconds([], 2, 1) == 0
 
 

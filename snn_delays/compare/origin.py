@@ -55,7 +55,7 @@ def data(study: Study, results: Results) -> Section:
                 for recipe in recipes
             ),
         ],
-        ["dropped events", _each(percent(s["dropped_event_share"], 3) for s in summaries)],
+        ["dropped events of train", _each(percent(s["dropped_event_share"], 3) for s in summaries)],
         ["chance", _each(percent(s["chance"]) for s in summaries)],
     ]
     doubt = _UNKNOWN_RECORDINGS if source.folder else _UNKNOWN_FILES

@@ -87,7 +87,9 @@ def _answering_seconds(summary: Record) -> float:
 
 
 def expected_seconds(jobs: Sequence[Job], workers: int, threads: int) -> float:
-    """Time that jobs will take, each like the first one of its arm; a finished run only answers.
+    """Time that jobs will take, each like the first one of its arm, from where they were stopped.
+
+    A finished run only answers.
 
     Runs a few seconds for each arm. What an axis changes about the time is not seen.
     """
@@ -100,5 +102,7 @@ def expected_seconds(jobs: Sequence[Job], workers: int, threads: int) -> float:
             continue
         if job.arm not in epoch:
             epoch[job.arm] = seconds_per_epoch(job, threads)
-        total += epoch[job.arm] * job.recipe.epochs
+        metrics = folder.metrics_file  # a line an epoch
+        done = metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
+        total += epoch[job.arm] * (job.recipe.epochs - done)
     return total / min(workers, len(jobs)) if jobs else 0.0
