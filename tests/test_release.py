@@ -48,7 +48,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     }
     assert {name for name in names if not name.startswith(info)} == package
     schema = "snn_delays/network_format/network-v1.schema.json"
-    assert {schema, "snn_delays/recipes/shd.toml"} <= names
+    types = "snn_delays/py.typed"  # without it, a user's type checker reads none of our types
+    assert {schema, "snn_delays/recipes/shd.toml", types} <= names
     assert {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"} == {
         name.removeprefix(info) for name in names if name.startswith(info)
     }
