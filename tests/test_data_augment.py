@@ -58,6 +58,20 @@ def shifts_of(before, after, column):
     return found
 
 
+def test_the_default_device_does_not_matter():
+    settings = {
+        "channel_shift": 2,
+        "time_warp": 0.1,
+        "drop": 0.2,
+        "noise": 5.0,
+        "cut_mix_share": 0.5,
+    }
+    batch = augmented_batch(DATA, ALL, 7, **settings)
+    with torch.device("meta"):
+        again = augmented_batch(DATA, ALL, 7, **settings)
+    assert all(torch.equal(ours, same) for ours, same in zip(again, batch, strict=True))
+
+
 @given(st.integers(1, 12), st.integers(0, 2**31))
 @settings(max_examples=10)
 def test_a_channel_shift_moves_whole_clips(largest, seed):

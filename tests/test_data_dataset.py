@@ -63,6 +63,20 @@ def test_a_pickled_data_set_holds_its_own_events_once(dataset):
     assert copy.copy(dataset)._store is dataset._store
 
 
+def test_the_default_device_does_not_matter(dataset):
+    """As after `torch.set_default_device("cuda")`, with the data still on the CPU."""
+    every = torch.tensor([2, 0, 1, 3])
+    counts = dataset.batch(every)[0]
+    with torch.device("meta"):
+        assert torch.equal(dataset.batch(every)[0], counts)
+        assert torch.equal(dataset.count(dataset.events(every), 4), counts)
+        assert torch.equal(torch.cat(list(dataset.in_order(3))), every.sort()[0])
+        samples = [dataset[index] for index in (2, 0, 1, 3)]
+        x, labels, *_ = collate(samples)
+    assert torch.equal(x, counts)
+    assert torch.equal(labels, dataset.labels[every])
+
+
 def test_spawned_workers_read_the_same(dataset):
     loader = DataLoader(
         dataset,

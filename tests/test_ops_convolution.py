@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from snn_delays.functional import delayed_linear
 from snn_delays.ops import convolution as sc
+from snn_delays.ops.fourier import transforms
 
 
 def rand(*shape, seed=0, dtype=torch.float64):
@@ -98,6 +99,14 @@ def test_autocast_does_not_reach_the_spectra():
     assert torch.equal(y, exact)
     expected = torch.autograd.grad(exact.sum(), (x, kernel))
     assert all(map(torch.equal, gradients, expected))
+
+
+def test_the_default_device_does_not_matter():
+    x, kernel = rand(7, 2, 2, dtype=torch.float32), rand(4, 3, 2, dtype=torch.float32)
+    transforms.cache_clear()
+    with torch.device("meta"):
+        y = sc.by_dft(x, kernel, 7, 1)
+    torch.testing.assert_close(y, oracle(x, kernel, 7))
 
 
 def test_only_what_a_gradient_needs_is_kept():

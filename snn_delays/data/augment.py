@@ -59,8 +59,10 @@ def add_noise(
     device = generator.device
     # Drawn on the CPU, as only there nobody waits to learn how many there are.
     own = Generator().manual_seed(generator.initial_seed() ^ 1)
-    counts = torch.poisson(torch.full((samples,), float(mean)), generator=own).to(torch.int64)
-    rows = torch.arange(samples, dtype=torch.int32).repeat_interleave(counts)
+    counts = torch.poisson(torch.full((samples,), float(mean), device="cpu"), generator=own).to(
+        torch.int64
+    )
+    rows = torch.arange(samples, dtype=torch.int32, device="cpu").repeat_interleave(counts)
     rows = rows.to(device, non_blocking=True)
     times = torch.randint(duration_us, (len(rows),), generator=generator, device=device)
     units = torch.randint(channels, (len(rows),), generator=generator, device=device)

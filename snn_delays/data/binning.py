@@ -64,9 +64,8 @@ def gather_events(
         total = int((offsets[clips + 1] - offsets[clips]).sum())
     if clips.device.type != "cpu":
         return select_events(times_us, units, offsets, clips, total)
-    events = Events(
-        times_us.new_empty(total), units.new_empty(total), torch.empty(total, dtype=torch.int32)
-    )
+    rows = times_us.new_empty(total, dtype=torch.int32)
+    events = Events(times_us.new_empty(total), units.new_empty(total), rows)
     _gather(*(tensor.numpy() for tensor in (times_us, units, offsets, clips, *events)))
     return events
 
@@ -107,7 +106,7 @@ def count_events(
     width = binned_channels(channels, channel_bin)
     if events.rows.device.type != "cpu":
         return scatter_events(events, samples, dt_us, steps, width, channel_bin)
-    x = torch.zeros(steps, samples, width)
+    x = torch.zeros(steps, samples, width, device="cpu")  # whatever the default device is
     _count(*(column.numpy() for column in events), dt_us, _groups(channels, channel_bin), x.numpy())
     return x
 
@@ -148,7 +147,7 @@ def bin_events(
         float32 `[T, N, C]`.
     """
     if clips.device.type == "cpu":
-        x = torch.empty(steps, len(clips), binned_channels(channels, channel_bin))
+        x = torch.empty(steps, len(clips), binned_channels(channels, channel_bin), device="cpu")
         arrays = (times_us.numpy(), units.numpy(), offsets.numpy(), clips.numpy())
         group = _groups(channels, channel_bin)
         _count_in_order(*arrays, dt_us, group, x.numpy())  # threads were no faster

@@ -90,7 +90,7 @@ class ClipDataset(Dataset[Sample]):
             raise DataError("`index`", "a whole number", got, remedy) from None
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {self.name}, which has {len(self)}")
-        x, label = self.batch(torch.tensor([index % len(self)]))
+        x, label = self.batch(torch.tensor([index % len(self)], device="cpu"))
         return Sample(x[:, 0], int(label), self._length(x[:, 0]), int(self.speakers[index]))
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +113,7 @@ class ClipDataset(Dataset[Sample]):
         """Indices of the first `clips` samples (all by default), `size` at a time, watched."""
         clips = len(self) if clips is None else min(clips, len(self))
         for first in by_steps(f"clips of {self.name}", clips, size):
-            yield torch.arange(first, min(first + size, clips))
+            yield torch.arange(first, min(first + size, clips), device="cpu")
 
     def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
@@ -349,6 +349,6 @@ def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Stack samples: `x [T, N, C]`, and the int64 labels, lengths and speakers, each `[N]`."""
     x = torch.stack([sample.x for sample in samples], dim=1)
     labels, lengths, speakers = torch.tensor(
-        [(sample.label, sample.length, sample.speaker) for sample in samples]
+        [(sample.label, sample.length, sample.speaker) for sample in samples], device=x.device
     ).T
     return x, labels, lengths, speakers

@@ -41,7 +41,7 @@ def transforms(
     """
     scale = 2 / length
     if fast:
-        kind = torch.empty(0, dtype=dtype).numpy().dtype
+        kind = torch.empty(0, dtype=dtype, device="cpu").numpy().dtype
         tables, mixes = fft.tables(length, kind), (np.array(_THERE), np.array(_BACK) * scale)
         return FastTransform(tables, mixes[0].astype(kind)), FastTransform(
             tables, mixes[1].astype(kind)

@@ -83,7 +83,7 @@ class Trainer:
         self.net.train()
         check = FiniteCheck(self.net)
         self.keeper.before_saving = check.ask
-        order = torch.randperm(len(data)).split(self.recipe.batch_size)
+        order = torch.randperm(len(data), device="cpu").split(self.recipe.batch_size)
         device = next(self.net.parameters()).device
         position = self.keeper.progress.position
         if position is None:
