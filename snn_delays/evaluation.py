@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from snn_delays import data as sdata
 from snn_delays import network_format as nf
+from snn_delays.checks import check_whole
 from snn_delays.data import ClipDataset
 from snn_delays.data.dataset import check_classes
 from snn_delays.distributed import World, total
@@ -58,10 +59,11 @@ def evaluate(
     Raises:
         SnnDelaysError: `data` is no data set of this package's, or `net` does not give scores.
     """
+    if not isinstance(net, nn.Module):
+        raise SnnDelaysError("`net`", "a torch module", type(net).__name__)
     if not isinstance(data, ClipDataset):
         raise SnnDelaysError("`data`", "a data set, as `data.load` gives it", type(data).__name__)
-    if batch_size < 1:
-        raise SnnDelaysError("`batch_size`", "at least 1", batch_size)
+    batch_size = check_whole("batch_size", batch_size, 1)
     modes = {module: module.training for module in net.modules()}
     net.eval()
     like = next(net.parameters(), torch.empty(0, device=data.labels.device))

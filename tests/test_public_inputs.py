@@ -143,7 +143,7 @@ def test_evaluation_needs_clips_and_a_fitting_network():
     clips = sdata.load("synthetic", "test")
     with pytest.raises(ShapeError, match="`x` must be"):
         evaluate(net(), clips)
-    for batch_size in (0, -1):
+    for batch_size in (0, -1, 2.5, None):
         with pytest.raises(SnnDelaysError, match="`batch_size`"):
             evaluate(DelaySNN(40, [2], 10, max_delay=1), clips, batch_size)
 
@@ -235,6 +235,8 @@ def test_evaluate_refuses_what_are_no_scores_and_no_data(net, message):
         evaluate(Module(), data)
     with pytest.raises(SnnDelaysError, match=r"`data` must be a data set, .*; got Subset"):
         evaluate(Module(), torch.utils.data.Subset(data, [0]))
+    with pytest.raises(SnnDelaysError, match="`net` must be a torch module; got function"):
+        evaluate(net, data)
 
 
 @pytest.mark.parametrize("index", [-961, 960, 10**9])
