@@ -49,10 +49,10 @@ def to_network(
         remedy = "Of a wrapped one pass what is inside (`_orig_mod`, `module`)."
         expected = "a DelaySNN, which the format describes"
         raise SnnDelaysError("`net`", expected, type(net).__name__, remedy)
+    _refuse_changed_parts(net)
     if len(classes) != net.readout.out_features:
         expected = f"the names of the {net.readout.out_features} outputs"
         raise SnnDelaysError("`classes`", expected, f"{len(classes)} names")
-    _refuse_changed_parts(net)
     rounded = round_delays(net).double()
     layers = [
         _layer(block.synapses, *_fold(block), nf.LIF(model="lif", **lif_settings(block.neuron)))
@@ -92,10 +92,19 @@ _COMPUTING = {
 
 
 def _refuse_changed_parts(net: DelaySNN) -> None:
-    """Refuse subclasses that compute something else, and hooks, of which nobody knows what they do.
+    """Refuse parts of another kind, subclasses that compute something else, and hooks, of which
+    nobody knows what they do.
 
     Neurons and batch norm are looked at where they are read.
     """
+    kinds: dict[str, type[nn.Module]] = {"readout": DelayLinear, "integrator": LeakyIntegrator}
+    for name, part in net.named_modules():
+        if isinstance(part, DelayBlock):
+            kinds[f"{name}.synapses"] = DelayLinear
+    for name, kind in kinds.items():
+        if not isinstance(part := net.get_submodule(name), kind):
+            where = f"`{name}` of the network"
+            raise SnnDelaysError(where, f"a {kind.__name__}", type(part).__name__)
     for name, part in net.named_modules():
         where = f"`{name}` of the network" if name else "The network"
         for kind, methods in _COMPUTING.items():

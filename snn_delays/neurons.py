@@ -123,7 +123,8 @@ def lif_settings(node: Any) -> LIFSettings:
     """The constants of a neuron made by `lif`; a learned `tau` as it is now.
 
     Raises:
-        SnnDelaysError: a neuron of another kind, or one that does not start where it is reset to.
+        SnnDelaysError: a neuron of another kind, or one that does not start where it is reset to,
+            does not take whole sequences, or gives something else than spikes.
     """
     if type(node) not in (sj_neuron.LIFNode, sj_neuron.ParametricLIFNode):
         expected = "a LIFNode or a ParametricLIFNode of SpikingJelly"
@@ -136,6 +137,16 @@ def lif_settings(node: Any) -> LIFSettings:
     if _start(node) != rest:
         expected = f"{rest:g}, where it is reset to"
         raise SnnDelaysError("The potential at which a neuron starts", expected, _start(node))
+    if node.step_mode != "m":
+        raise SnnDelaysError(
+            "`step_mode` of a neuron", "'m', as `lif` sets it", repr(node.step_mode)
+        )
+    u = torch.tensor([-1.0, -1e-3, 0.0, 1e-3, 1.0], device="cpu")
+    with torch.no_grad():
+        if not torch.equal(node.surrogate_function(u), (u >= 0).to(u)):
+            raise SnnDelaysError(
+                "`surrogate_function` of a neuron", "0 below 0, and 1 from 0 on", "other values"
+            )
     if isinstance(node, sj_neuron.ParametricLIFNode):
         tau = float(1.0 / node.w.detach().double().sigmoid())
     else:

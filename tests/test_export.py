@@ -15,6 +15,7 @@ from snn_delays.errors import SnnDelaysError
 from snn_delays.evaluation import answer, evaluate
 from snn_delays.export import export_run, run_network, to_network
 from snn_delays.networks import DelaySNN
+from snn_delays.neurons import lif
 from snn_delays.nn import DelayLinear, round_delays
 from snn_delays.training.assembly import load_split, load_trained, network_from_recipe
 
@@ -204,6 +205,26 @@ CHANGES = {
     "reset of a neuron": (
         lambda net: setattr(net.blocks[0].neuron, "v_reset", 0.5),
         r"The potential at which a neuron starts must be 0\.5, where it is reset to; got 0\.0",
+    ),
+    "a neuron that takes single steps": (
+        lambda net: setattr(net.blocks[0].neuron, "step_mode", "s"),
+        "`step_mode` of a neuron must be 'm', as `lif` sets it; got 's'",
+    ),
+    "a neuron without spikes": (
+        lambda net: setattr(net.blocks[0].neuron.surrogate_function, "spiking", False),
+        "`surrogate_function` of a neuron must be 0 below 0, and 1 from 0 on; got other values",
+    ),
+    "spikes for an answer": (
+        lambda net: setattr(net, "integrator", lif(tau=2.0)),
+        "`integrator` of the network must be a LeakyIntegrator; got LIFNode",
+    ),
+    "no readout": (
+        lambda net: setattr(net, "readout", torch.nn.Identity()),
+        "`readout` of the network must be a DelayLinear; got Identity",
+    ),
+    "plain synapses": (
+        lambda net: setattr(net.blocks[0], "synapses", torch.nn.Linear(40, 9)),
+        r"`blocks\.0\.synapses` of the network must be a DelayLinear; got Linear",
     ),
     "norm": (
         lambda net: setattr(net.blocks[0], "norm", torch.nn.Identity()),
