@@ -103,6 +103,15 @@ def test_the_chosen_epoch_is_the_best_rounded_one_on_valid(trained):
     assert again.correct == int((again.predictions == again.labels).sum())
 
 
+def test_training_leaves_the_random_numbers_of_its_caller_alone(tmp_path):
+    """Else whatever is drawn afterwards, such as another network, would be that of one seed."""
+    torch.manual_seed(5)
+    expected = torch.rand(4)
+    torch.manual_seed(5)
+    tiny_run(tmp_path / "run", epochs=1)
+    assert torch.equal(torch.rand(4), expected)
+
+
 def test_evaluation_never_changes_the_trained_network(trained):
     net, recipe, _ = load_trained(trained[0])
     net.train()
