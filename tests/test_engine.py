@@ -370,3 +370,21 @@ def test_a_copy_with_other_layers_does_not_run_the_old_ones(tmp_path):
     assert after.spike_counts.sum() > before.spike_counts.sum()
     np.testing.assert_array_equal(after.output, Engine(copied).run(x).output)
     np.testing.assert_array_equal(network.run(x).output, before.output)
+
+
+def test_a_network_that_ran_cannot_be_changed_behind_its_engine(tmp_path):
+    """Weights set to 0 in place were seen before the first run, and not after."""
+    doc = document()
+    save_network(parse(doc), tmp_path / "net.json")
+    network, x = Network.load(tmp_path / "net.json"), clips(doc)
+    before = network.run(x).scores
+    for own in (network, network.model_copy(deep=True)):
+        for array in ("weights", "bias", "delays"):
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(own.layers[-1], array)[:] = 0
+    last = network.layers[-1]
+    silent = {"weights": np.zeros_like(last.weights), "bias": np.zeros_like(last.bias)}
+    layers = [*network.layers[:-1], last.model_copy(update=silent)]
+    changed = network.model_copy(update={"layers": layers})
+    assert not changed.run(x).output.any()
+    assert (network.run(x).scores == before).all()

@@ -287,7 +287,11 @@ class _CompiledLayer:
 
 
 class Network(network_format.Network):
-    """A network that runs as it is, in float64: `net = Network.load(path); net.run(x)`."""
+    """A network that runs as it is, in float64: `net = Network.load(path); net.run(x)`.
+
+    Its arrays are read-only. For other weights give a copy of the layer,
+    `layer.model_copy(update={"weights": ...})`, to `net.model_copy(update={"layers": ...})`.
+    """
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

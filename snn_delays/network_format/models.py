@@ -228,6 +228,16 @@ class Layer(_Part):
         sizes = _sizes(info)
         return _shaped(read_numbers(value), None if sizes is None else sizes[:1])
 
+    @field_validator("weights", "weight_scale", "bias")
+    @classmethod
+    def _keep_from_changes(cls, value: np.ndarray | None) -> np.ndarray | None:
+        if value is not None:
+            value.setflags(write=False)  # an engine made before would not see a change
+        return value
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self  # nothing of it changes; a copy of the arrays could be written to
+
 
 def _sizes(info: ValidationInfo) -> tuple[int, int, int] | None:
     """`(out, in, k)` of the layer, or None where one of them was refused."""
