@@ -49,6 +49,17 @@ def equal(a: Network, b: Network) -> bool:
     return dumps(a) == dumps(b)
 
 
+def test_networks_can_be_compared() -> None:
+    network, same = parse(document()), parse(document())
+    assert network == same
+    first, *others = network.layers
+    scale = np.ones(first.out_features)
+    for update in ({"weights": 2 * first.weights}, {"max_delay": 9}, {"weight_scale": scale}):
+        layers = [first.model_copy(update=update), *others]
+        assert network != network.model_copy(update={"layers": layers})
+    assert first != "a layer"
+
+
 def test_arrays_have_full_shape_and_dtype() -> None:
     layer = parse(document(kernel_count=2)).layers[0]
     assert layer.weights.shape == layer.delays.shape == (7, 5, 2)

@@ -235,6 +235,13 @@ class Layer(_Part):
             value.setflags(write=False)  # an engine made before would not see a change
         return value
 
+    def __eq__(self, other: object) -> bool:
+        """Whether every field is equal; pydantic's own cannot tell of arrays."""
+        if type(other) is not type(self):
+            return False
+        fields = type(self).model_fields
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in fields)
+
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         return self  # nothing of it changes; a copy of the arrays could be written to
 
