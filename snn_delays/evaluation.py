@@ -57,12 +57,15 @@ def evaluate(
     The processes of a `world` take turns at the batches, and each gets all the answers.
 
     Raises:
-        SnnDelaysError: `data` is no data set of this package's, or `net` does not give scores.
+        SnnDelaysError: `data` is no data set of this package's or has no clips, or `net` does not
+            give scores.
     """
     if not isinstance(net, nn.Module):
         raise SnnDelaysError("`net`", "a torch module", type(net).__name__)
     if not isinstance(data, ClipDataset):
         raise SnnDelaysError("`data`", "a data set, as `data.load` gives it", type(data).__name__)
+    if not len(data):
+        raise SnnDelaysError("`data`", "a data set of at least one clip", "none")
     batch_size = check_whole("batch_size", batch_size, 1)
     modes = {module: module.training for module in net.modules()}
     net.eval()

@@ -143,6 +143,9 @@ def test_evaluation_needs_clips_and_a_fitting_network():
     clips = sdata.load("synthetic", "test")
     with pytest.raises(ShapeError, match="`x` must be"):
         evaluate(net(), clips)
+    nobody = sdata.SpikeDataset(clips._store, [], dt_ms=10, steps=60, channel_bin=1)
+    with pytest.raises(SnnDelaysError, match="`data` must be a data set of at least one clip"):
+        evaluate(net(), nobody)
     for batch_size in (0, -1, 2.5, None):
         with pytest.raises(SnnDelaysError, match="`batch_size`"):
             evaluate(DelaySNN(40, [2], 10, max_delay=1), clips, batch_size)
