@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Predictions = dict[str, NDArray[np.generic]]
 
+_SPIKE_FILES = (".h5", ".h5.gz", ".hdf5")
+
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, RuntimeError, KeyError, TypeError, AttributeError),
     *(MemoryError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
@@ -87,7 +89,7 @@ def read_clips(path: str | Path, network: Network) -> Iterable[NDArray[np.generi
     path = _built_in(Path(path), network)
     if path.suffix == ".npz":
         return _in_pieces(clips_from_npz(path), clips_at_once(network), f"clips of {path.name}")
-    if path.name.endswith((".h5", ".h5.gz", ".hdf5")):
+    if path.name.endswith(_SPIKE_FILES):
         return clips_from_events(path, network)
     raise DataError(f"{path}", "an .npz file, a spike file (.h5, .h5.gz) or the word synthetic")
 
@@ -172,6 +174,18 @@ def label_of(path: str | Path, network: Network, clip: int) -> str | None:
     return names[label] if own == str(label) and label < len(names) else own
 
 
+def late_spikes(path: str | Path, network: Network) -> str:
+    """What to say of the spikes that come after the network's steps, if they are many."""
+    path, settings = _built_in(Path(path), network), network.input
+    if not path.name.endswith(_SPIKE_FILES):
+        return ""
+    from snn_delays.data.binning import MANY_LATE
+
+    share = _events(path, network).dropped_share
+    length = settings.steps * network.dt_ms
+    return f"Leaving out {share:.0%} of the spikes, those after {length:g} ms" * (share > MANY_LATE)
+
+
 def _built_in(path: Path, network: Network) -> Path:
     """`path`, or the file of the built-in task's test clips for the word `synthetic`.
 
@@ -194,20 +208,23 @@ def _events(path: str | Path, network: Network) -> SpikeDataset:
     """A spike file, binned as the network's input says.
 
     Raises:
-        DataError: it cannot be read, or the network takes no spikes.
+        DataError: it cannot be read, the network takes no spikes, or all come after its steps.
     """
     if network.input.encoding != "spike_counts":
         raise DataError(f"{path} holds spikes, but the network takes real numbers, in an .npz")
     from snn_delays.data import SOURCES, SpikeDataset, open_store
+    from snn_delays.data.loading import refuse_all_late
 
     settings = network.input
     source = SOURCES.get(settings.dataset)
     channels = source.channels if source else settings.channels * settings.channel_bin
     store = open_store(path, channels=channels, classes=None)  # its labels may mean anything
-    return SpikeDataset(
+    data = SpikeDataset(
         store,
         np.arange(len(store)),
         dt_ms=network.dt_ms,
         steps=settings.steps,
         channel_bin=settings.channel_bin,
     )
+    refuse_all_late(data)
+    return data

@@ -7,6 +7,7 @@ import pytest
 import torch
 from data_helpers import random_store
 from sample_networks import document
+from test_cli_verify import fake_report
 from tiny import tiny_recipe
 
 from snn_delays import data, load_trained
@@ -22,6 +23,7 @@ from snn_delays.network_format import parse, save_network
 from snn_delays.nn import delay_layers
 from snn_delays.predictions import first_clips, label_of
 from snn_delays.runs import RunFolder
+from snn_delays.simulators import verify as verify_module
 from snn_delays.system.atomic import locked
 from snn_delays.training import loop as training
 from snn_delays.training.epoch import Trainer
@@ -120,6 +122,33 @@ def test_times_in_milliseconds_are_refused_and_late_spikes_are_said(folder, spik
     assert any(
         "are times in seconds?" in problem for problem in describe(tmp_path / "late.h5")["problems"]
     )
+
+
+def test_a_network_that_hears_few_spikes_of_a_file_or_none_says_so(
+    folder, spikes, call, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(verify_module, "verify", lambda *_: fake_report())
+    doc = document(sizes=(140, 4, 3), steps=20)
+    doc["dt_ms"], doc["input"] = 10.0, doc["input"] | {"dataset": "ssc", "channel_bin": 5}
+    save_network(parse(doc), network := tmp_path / "n.json")
+    commands = (
+        ("run", network, file := tmp_path / "late.h5", "-o", tmp_path / "out.npz"),
+        ("verify", network, file, "--with", "brian2", "--clips", 1),
+        ("plot", network, file, "-o", tmp_path / "clip.png"),
+    )
+    write_events(file, late := later(spikes, 40))
+    share = float((late.times_us >= 200_000).mean())
+    for words in commands:
+        code, out, err = call(*words)
+        assert code == 0, err
+        assert f"Leaving out {share:.0%} of the spikes, those after 200 ms" in out
+    write_events(file, replace(spikes, times_us=(spikes.times_us + 1_000_000).astype(np.int32)))
+    for words in commands:
+        code, _, err = call(*words)
+        assert code == 2
+        assert "Every spike of late.h5 comes after 20 steps of 10 ms" in err
+    write_events(file, spikes)
+    assert "Leaving out" not in call(*commands[0])[1]
 
 
 def test_the_way_on_names_the_data(folder, call, tmp_path, monkeypatch):

@@ -60,9 +60,11 @@ def _plot_clip(network: Path, data: Path, clip: int, path: Path) -> None:
     from snn_delays.engine import Network
     from snn_delays.plots.clip import clip_picture
     from snn_delays.plots.drawing import save_figure
-    from snn_delays.predictions import first_clips, label_of
+    from snn_delays.predictions import first_clips, label_of, late_spikes
 
     net = Network.load(network)
+    if late := late_spikes(data, net):
+        console().print(late)
     clips = first_clips(data, net, clip + 1)
     if len(clips) <= clip:
         raise DataError("--clip", f"below {len(clips)}, the number of clips in {data}", clip)

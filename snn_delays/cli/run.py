@@ -27,11 +27,13 @@ def run_command(
     layer0_sample, layer0_step, layer0_neuron and so on for each hidden layer.
     """
     from snn_delays.engine import Network
-    from snn_delays.predictions import predict, read_clips, save_predictions
+    from snn_delays.predictions import late_spikes, predict, read_clips, save_predictions
 
     if output.suffix != ".npz":
         raise SnnDelaysError("-o", "a file name that ends in .npz", output)
     net = Network.load(network)
+    if late := late_spikes(data, net):
+        console().print(late)
     result = predict(net, read_clips(data, net), spikes)
     save_predictions(output, result)
     names = net.readout.classes

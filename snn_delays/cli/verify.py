@@ -31,12 +31,14 @@ def verify_command(
     or an answer differs, or a voltage of the readout by more than rounding.
     """
     from snn_delays.engine import Network
-    from snn_delays.predictions import first_clips
+    from snn_delays.predictions import first_clips, late_spikes
     from snn_delays.simulators.verify import verify
 
     net = Network.load(network)
-    report = verify(net, first_clips(data, net, clips), simulator)
     output = console()
+    if late := late_spikes(data, net):
+        output.print(late)
+    report = verify(net, first_clips(data, net, clips), simulator)
     output.print(_table(report))
     output.print(
         f"Smallest distance of a membrane to its threshold: {report.margin:.2g}; "

@@ -228,6 +228,10 @@ def _count_in_order(times_us, units, offsets, clips, dt_us, group, x):
             row[:] = 0
 
 
+MANY_LATE = 0.01
+"""A share of spikes after the last step that the user is told of."""
+
+
 def dropped_share(store: EventStore, dt_us: int, steps: int, clips: NDArray[np.int64]) -> float:
     """The share of the clips' events that `bin_events` drops, being at or after `steps`."""
     lengths = np.diff(store.offsets)

@@ -96,12 +96,21 @@ def load(
         channel_bin=source.channel_bin if channel_bin is None else channel_bin,
         name=f"{name} {split}",
     )
+    refuse_all_late(data)
+    return data
+
+
+def refuse_all_late(data: SpikeDataset) -> None:
+    """Refuse data of which no spike is left.
+
+    Raises:
+        DataError: every spike comes after the last step.
+    """
     if data.dropped_share == 1.0:
         raise DataError(
-            f"Every spike of {data.name} comes after {data.steps} steps of {dt_ms:g} ms",
+            f"Every spike of {data.name} comes after {data.steps} steps of {data.dt_ms:g} ms",
             remedy="Times are in seconds: look at them with snn-delays data inspect FILE.",
         )
-    return data
 
 
 def _load_recordings(

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from snn_delays.config import Recipe
+from snn_delays.data.binning import MANY_LATE
 from snn_delays.distributed import World
 from snn_delays.errors import RecipeError
 from snn_delays.network_format.arrays import shown
@@ -36,9 +37,6 @@ from snn_delays.training.optimisation import Optimisation
 from snn_delays.training.progress import Progress, load_progress
 from snn_delays.training.reporting import Reporter
 from snn_delays.training.summary import session, summarise
-
-MANY_LATE = 0.01
-"""A share of spikes after the last step that the user is told of."""
 
 
 def train(
