@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from rich.console import Console
 from tiny import FLAGS
 
 from snn_delays.cli.console import CountReporter
-from snn_delays.cli.data import _how_to_train
+from snn_delays.cli.data import _how_to_train, _to_do_first
 from snn_delays.cli.train import offer_to_fetch
 from snn_delays.data import fetch as fetch_module
+from snn_delays.data.events import take_clips
 from snn_delays.data.hdf5 import read_events, write_events
 from snn_delays.data.sources import PARTS
 from snn_delays.errors import DataError
@@ -93,13 +95,14 @@ def test_encode_writes_a_spike_file(call, tmp_path):
     for word in ("no", "yes"):
         (tmp_path / "wavs" / word).mkdir(parents=True)
         sound = np.random.default_rng(0).normal(0, 0.1, 1000)
-        soundfile.write(tmp_path / "wavs" / word / "a.wav", sound, 16_000)
+        for name in "abc":
+            soundfile.write(tmp_path / "wavs" / word / f"{name}.wav", sound, 16_000)
     target = tmp_path / "mine.h5"
     code, out, _ = call("data", "encode", tmp_path / "wavs", "-o", target, "--workers", 1)
     assert code == 0
     assert "left out" not in out
-    assert "2/2 recordings" in out
-    assert "2 clips, 2 classes" in out
+    assert "6/6 recordings" in out
+    assert "6 clips, 2 classes" in out
     assert read_events(target, channels=700).classes == ("no", "yes")
     assert f"snn-delays data split {target} -o {tmp_path / 'ssc.h5'}" in out
     small = "--set hidden=64 --set batch_size=16"
@@ -228,3 +231,18 @@ def test_few_channels_are_kept_apart_by_the_command_that_trains(tmp_path):
     few = _how_to_train(ready, tmp_path / "ssc.h5", 99, units=140)[-1]
     assert few.endswith("--set batch_size=16 --set channel_bin=1")
     assert "channel_bin" not in _how_to_train(ready, tmp_path / "ssc.h5", 99, units=700)[-1]
+
+
+def test_files_that_cannot_be_trained_on_get_another_word_than_the_command(call, tmp_path):
+    good = random_store(30)
+    wide = replace(good, units=good.units + np.int16(700), channels=800)
+    write_events(tmp_path / "wide.h5", wide)
+    code, out, _ = call("data", "split", tmp_path / "wide.h5", "-o", tmp_path / "ssc.h5")
+    assert code == 0
+    assert out.splitlines()[-1] == "  give its channels numbers from 0 to 699"
+    assert _to_do_first([good, good, good], 700) == _to_do_first([good], 700) == ""
+    lacking = take_clips(good, np.flatnonzero(good.labels != 1))
+    expected = f"name a recording of {good.classes[1]}, in each split, and encode again"
+    assert _to_do_first([good, lacking, good], 700) == expected
+    two = take_clips(good, np.array([0, 1, 2, 3, 4, 5]))
+    assert _to_do_first([two], 700).startswith("name at least 3 recordings of ")

@@ -144,8 +144,24 @@ def _report(output_console: Console, written: dict[Path, EventStore], output: Pa
     output_console.print("To train on it:")
     clips = sum(map(len, written.values()))
     units = 1 + max(int(store.units.max(initial=0)) for store in written.values())
-    for line in _how_to_train(list(written), output, clips, units):
+    first = _to_do_first(list(written.values()), units)
+    for line in [first] if first else _how_to_train(list(written), output, clips, units):
         output_console.print(f"  {escape(line)}")
+
+
+def _to_do_first(stores: list[EventStore], units: int) -> str:
+    """What `data split` or `train` would refuse these files for; nothing if they are good."""
+    from snn_delays.data.sources import PARTS, SOURCES
+
+    if units > SOURCES["ssc"].channels:
+        return f"give its channels numbers from 0 to {SOURCES['ssc'].channels - 1}"
+    wanted, where = (1, "in each split") if len(stores) > 1 else (len(PARTS), "one for each split")
+    for store in stores:
+        for label, name in enumerate(store.classes):
+            if (store.labels == label).sum() < wanted:
+                few = "a recording" if wanted == 1 else f"at least {wanted} recordings"
+                return f"name {few} of {name}, {where}, and encode again"
+    return ""
 
 
 def _how_to_train(written: list[Path], output: Path, clips: int, units: int = 700) -> list[str]:
