@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from data_helpers import random_store
@@ -246,3 +247,15 @@ def test_files_that_cannot_be_trained_on_get_another_word_than_the_command(call,
     assert _to_do_first([good, lacking, good], 700) == expected
     two = take_clips(good, np.array([0, 1, 2, 3, 4, 5]))
     assert _to_do_first([two], 700).startswith("name at least 3 recordings of ")
+
+
+def test_split_of_times_in_milliseconds_says_what_times_are_in(call, tmp_path):
+    with h5py.File(tmp_path / "mine.h5", "w") as file:
+        for name, kind in (("times", np.float64), ("units", np.uint16)):
+            lists = file.create_dataset(f"spikes/{name}", (6,), h5py.vlen_dtype(kind))
+            for clip in range(6):
+                lists[clip] = np.array([200, 600], kind)
+        file["labels"] = [0, 1] * 3
+    code, _, err = call("data", "split", tmp_path / "mine.h5", "-o", tmp_path / "ssc.h5")
+    assert code == 2
+    assert "below 16000000, that is 16 s (a file's times are in seconds); got 200000000" in err

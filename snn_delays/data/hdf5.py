@@ -340,9 +340,8 @@ def image(store: EventStore) -> bytes:
     Made in memory, because libhdf5 may crash the process where the disk is full.
     """
     late = store.times_us >= _WRITE_LIMIT_US
-    _refuse_first(
-        late, store.times_us, "times_us", f"below {_WRITE_LIMIT_US}", store.source, store.offsets
-    )
+    expected = f"below {_WRITE_LIMIT_US}, that is 16 s (a file's times are in seconds)"
+    _refuse_first(late, store.times_us, "times_us", expected, store.source, store.offsets)
     large = store.labels >= _MOST_CLASSES
     _refuse_first(large, store.labels, "labels", f"below {_MOST_CLASSES}", store.source)
     seconds = (store.times_us / 1e6).astype(np.float32)
