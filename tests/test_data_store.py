@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 
 import numpy as np
@@ -19,7 +20,9 @@ from safetensors.numpy import load_file
 from snn_delays.data import store as store_module
 from snn_delays.data.cache import cache_folder
 from snn_delays.data.events import SourceFile, join_stores
+from snn_delays.data.fetch import fetch
 from snn_delays.data.hdf5 import write_events
+from snn_delays.data.loading import load
 from snn_delays.data.sources import sidecar
 from snn_delays.data.store import open_store
 from snn_delays.errors import DataError
@@ -199,3 +202,13 @@ def test_what_is_done_to_the_arrays_leaves_the_file_as_it_is(source):
     before = stores(source)[0].read_bytes()
     store.times_us[:] = 0
     assert stores(source)[0].read_bytes() == before
+
+
+def test_a_home_folder_that_nobody_knows_is_named(monkeypatch):
+    """No such user; or, in a container, a user without one."""
+    monkeypatch.setenv("SNN_DELAYS_CACHE", "~nobody-of-that-name/cache")
+    with pytest.raises(DataError, match=r"in ~nobody-of-that-name/cache is not known.*SNN_DELAYS"):
+        cache_folder()
+    for look in (lambda folder: load("shd", "train", data_dir=folder), partial(fetch, "shd")):
+        with pytest.raises(DataError, match=r"in ~nobody-of-that-name is not known.*without `~`"):
+            look("~nobody-of-that-name")

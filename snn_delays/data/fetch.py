@@ -15,6 +15,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from snn_delays.data.cache import expanded
 from snn_delays.data.download import Archive, DownloadReporter, by_hand, download
 from snn_delays.data.presence import is_damaged
 from snn_delays.data.sources import Source, find_source, sidecar
@@ -103,7 +104,7 @@ def fetch(
         DataError: an archive is not what it should be, or `data_dir` cannot be a folder.
         DataWriteError: it cannot be unpacked, for want of room or leave to write.
     """
-    folder, reporter = Path(data_dir).expanduser(), reporter or DownloadReporter()
+    folder, reporter = expanded(data_dir), reporter or DownloadReporter()
     paths = []
     wanted = archives(name)
     for number, archive in enumerate(wanted):

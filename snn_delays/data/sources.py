@@ -12,6 +12,7 @@ from pathlib import Path
 from shlex import quote
 from typing import get_args
 
+from snn_delays.data.cache import expanded
 from snn_delays.errors import DataError, MissingSplitError
 from snn_delays.words import Split
 
@@ -232,7 +233,7 @@ def find_folder(data_dir: str | os.PathLike[str], source: Source) -> Path:
 
 def _levels(data_dir: str | os.PathLike[str], name: str | None) -> Iterator[list[Path]]:
     """The folders to look into: `data_dir`, then those one deeper, and so on."""
-    top = Path(data_dir).expanduser()
+    top = expanded(data_dir)
     if not top.is_dir():
         raise DataError(
             f"the data folder {top} is not there or is not a folder",
