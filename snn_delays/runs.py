@@ -81,15 +81,13 @@ class RunFolder:
                     remedy="Choose another --out, or continue that run with --resume.",
                 )
             return
-        stored = [self.recipe()]
+        changed = {*_different(self.recipe(), recipe)}
         if self.is_finished():  # recipe.toml may have been edited since
-            stored.append(make_recipe(self.summary()["settings"], f"settings of {self.path}"))
-        names = Recipe.model_fields
-        changed = [k for k in names if any(getattr(s, k) != getattr(recipe, k) for s in stored)]
+            changed |= {*_different(self.settings(), recipe)}
         if changed:
+            listed = ", ".join(name for name in Recipe.model_fields if name in changed)
             raise RunError(
-                f"The run in {self.path} was started with another recipe "
-                f"(different: {', '.join(changed)})",
+                f"The run in {self.path} was started with another recipe (different: {listed})",
                 remedy="Resume it with the same settings, or start anew in another --out.",
             )
 
@@ -162,6 +160,26 @@ class RunFolder:
         """The recipe of this run."""
         return load_recipe(self.recipe_path())
 
+    def settings(self) -> Recipe:
+        """The recipe that the finished run was trained with, as its summary tells it."""
+        return make_recipe(self.summary()["settings"], f"settings of {self.path}")
+
+    def check_recipe(self) -> None:
+        """Check that the recipe of a finished run was not edited since; `name` and `init` may be.
+
+        Raises:
+            RunError: it was; its network would be read as one that nobody trained.
+        """
+        if not self.summary_file.is_file():
+            return
+        changed = _different(self.recipe(), self.settings())
+        if changed := [name for name in changed if name not in ("name", "init")]:
+            raise RunError(
+                f"{self.recipe_file} is not what the run was trained with "
+                f"(different: {', '.join(changed)})",
+                remedy=f"Put the old values back; {self.summary_file.name} has them as `settings`.",
+            )
+
     def summary(self) -> dict[str, Any]:
         """The result of the finished run.
 
@@ -216,6 +234,11 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write the result."""
         write_json(self.summary_file, summary)
+
+
+def _different(one: Recipe, other: Recipe) -> list[str]:
+    """The fields in which two recipes differ."""
+    return [name for name in Recipe.model_fields if getattr(one, name) != getattr(other, name)]
 
 
 def read_json(text: str) -> Any:

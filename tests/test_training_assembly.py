@@ -1,5 +1,6 @@
 """From a finished run to a network that goes on: what it may know, and runs of earlier versions."""
 
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from tiny import tiny_recipe, tiny_run
 from snn_delays.data.events import SourceFile
 from snn_delays.errors import RunError
 from snn_delays.nn import delay_layers
+from snn_delays.runs import RunFolder
 from snn_delays.training import assembly
 from snn_delays.training import loop as training
 from snn_delays.training.assembly import load_trained, network_from_recipe, start_from
@@ -99,3 +101,19 @@ def test_contacts_of_an_earlier_version_add_up_without_delays(tmp_path, granular
     for name, expected in net.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], expected)
     start_from(network_from_recipe(recipe, 40, 10), str(folder.path))
+
+
+@pytest.mark.parametrize(
+    "edit", [("tau = 1.5\n", "tau = 5.0\n"), ("steps = 60\n", "steps = 90\n"), None]
+)
+def test_a_network_is_not_read_with_a_recipe_that_was_edited(trained, tmp_path, edit):
+    """Or cut short; a moved `init` and another name change no network."""
+    folder = RunFolder(shutil.copytree(trained[0].path, tmp_path / "run"))
+    text = folder.recipe_file.read_text().replace("name = ", 'init = "elsewhere"\nname = ')
+    folder.recipe_file.write_text(text)
+    load_trained(folder)
+    edited = text[: text.index("tail_steps")] if edit is None else text.replace(*edit)
+    assert edited != text
+    folder.recipe_file.write_text(edited)
+    with pytest.raises(RunError, match=r"recipe.toml is not what .*Put the old values back;"):
+        load_trained(folder)

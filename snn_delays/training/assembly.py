@@ -220,17 +220,18 @@ def load_trained(folder: RunFolder | str | Path) -> tuple[DelaySNN, Recipe, list
     """The chosen network of a finished run (not rounded), its recipe, and its class names.
 
     Raises:
-        RunError: the folder is not that of a finished run, or is damaged.
+        RunError: the folder is not that of a finished run, or is damaged, or its recipe was edited.
     """
     folder = as_folder(folder)
+    recipe = folder.recipe()
+    folder.check_recipe()
     try:
-        return _load_trained(folder)
+        return _load_trained(folder, recipe)
     except RunError as error:
         raise RunError(str(error), remedy=folder.how_to_mend()) from error
 
 
-def _load_trained(folder: RunFolder) -> tuple[DelaySNN, Recipe, list[str]]:
-    recipe = folder.recipe()
+def _load_trained(folder: RunFolder, recipe: Recipe) -> tuple[DelaySNN, Recipe, list[str]]:
     tensors, facts = ckpt.load_tensors(folder.model_file, "classes")
     if recipe.delays == "none" and recipe.quantization.weight_bits is None:
         tensors = {name: _one_contact(name, tensor) for name, tensor in tensors.items()}
