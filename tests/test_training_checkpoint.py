@@ -16,6 +16,8 @@ from snn_delays.training.loop import train
 from snn_delays.training.optimisation import Optimisation
 from snn_delays.training.progress import Position, Progress, load_progress, save_progress
 
+EMPTY = torch.zeros(0, 2)
+
 
 def stepped(recipe, steps):
     """A network and its optimisers after some steps on made-up gradients."""
@@ -209,3 +211,24 @@ def test_a_delay_half_a_step_out_of_range_is_refused(tmp_path, beyond):
     tensors[name].view(-1)[0] = beyond if beyond < 0 else largest + beyond
     with pytest.raises(RunError, match=r"must be in 0 \.\. "):
         ckpt.check_delays(net, tensors, tmp_path)
+
+
+def test_wrong_bits_are_noticed_wherever_they_are(tmp_path):
+    """And a file has the same bits each time that it is written."""
+    path = tmp_path / "model.safetensors"
+    tensors = {"a": torch.arange(3.0), "b": torch.tensor(2, dtype=torch.bfloat16), "c": EMPTY}
+    facts = {"classes": ["ä", "b"], "seconds": 0.5, "epoch": 3}
+    ckpt.save_tensors(path, tensors, facts)
+    whole = path.read_bytes()
+    loaded, again = ckpt.load_tensors(path)
+    assert again == facts
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+    ckpt.save_tensors(path, tensors, facts)
+    assert path.read_bytes() == whole
+    word = whole.index(b"sha256")  # files of earlier versions have no such fact
+    for place in {*range(len(whole))} - {*range(word, word + 6)}:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(RunError, match=r"is damaged: its SHA-256|not a readable"):
+            ckpt.load_tensors(path)

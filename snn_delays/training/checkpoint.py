@@ -5,6 +5,7 @@ Also the state of its optimisers in that form.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,19 @@ Tensors = dict[str, Tensor]
 def save_tensors(path: Path, tensors: Tensors, facts: dict[str, Any]) -> None:
     """Write named tensors and JSON facts to one safetensors file, atomically."""
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    text = json.dumps(facts | {"sha256": _digest(plain, facts)})
     with replacing(path) as temporary:
-        save_file(plain, temporary, metadata={"snn_delays": json.dumps(facts)})
+        # one entry: safetensors writes several in any order
+        save_file(plain, temporary, metadata={"snn_delays": text})
+
+
+def _digest(tensors: Tensors, facts: dict[str, Any]) -> str:
+    """SHA-256 of all that is kept: without it, wrong bits would pass for other numbers."""
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_tensors(path: Path, *expected: str) -> tuple[Tensors, dict[str, Any]]:
@@ -53,11 +65,15 @@ def load_tensors(path: Path, *expected: str) -> tuple[Tensors, dict[str, Any]]:
                 kind = "another kind of file, or of another version"
                 raise RunError(f"{path} is {kind}: it has no {', '.join(missing)}")
             # copies: a tensor would keep the file mapped, and Windows replaces no mapped file
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, facts  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except RunError:
         raise
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise RunError(f"{path} is not a readable snn-delays checkpoint ({error})") from error
+    kept = facts.pop("sha256", None)  # earlier versions kept none
+    if kept is not None and kept != _digest(tensors, facts):
+        raise RunError(f"{path} is damaged: its SHA-256 is not what it was when it was written")
+    return tensors, facts
 
 
 def model_state(net: nn.Module) -> Tensors:
