@@ -108,7 +108,7 @@ def test_a_folder_that_cannot_be_written(call, tmp_path):
     assert "Permission denied" in err
 
 
-@pytest.mark.parametrize("writer", ["tensors", "hdf5", "nir"])
+@pytest.mark.parametrize("writer", ["tensors", "hdf5", "nir", "netx"])
 def test_a_full_disk_names_the_file_whoever_writes(tmp_path, writer):
     """safetensors and HDF5 raise errors of their own; a limit on file sizes stands for the disk."""
     path = tmp_path / "file"
@@ -116,6 +116,7 @@ def test_a_full_disk_names_the_file_whoever_writes(tmp_path, writer):
         "tensors": "save_tensors(path, {'a': torch.zeros(100_000)}, {})",
         "hdf5": "write_events(path, random_store(3000))",
         "nir": "save_nir(parse(document(sizes=(50, 60, 3))), path)",
+        "netx": "save_netx(fitted(sizes=(50, 60, 3)), path)",
     }
     if writer == "nir":
         pytest.importorskip("nir", reason="the extra `nir` is not installed")
@@ -129,6 +130,8 @@ def test_a_full_disk_names_the_file_whoever_writes(tmp_path, writer):
         from snn_delays.data.hdf5 import write_events
         from snn_delays.errors import DataWriteError
         from snn_delays.network_format import parse
+        from test_interchange_netx import fitted
+        from snn_delays.interchange.netx import save_netx
         from snn_delays.interchange.nir import save_nir
         path = pathlib.Path({str(path)!r})
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))

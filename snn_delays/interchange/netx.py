@@ -27,7 +27,7 @@ import numpy as np
 from snn_delays.chips import CHIPS
 from snn_delays.errors import SnnDelaysError
 from snn_delays.network_format import LIF, Layer, Network
-from snn_delays.system.atomic import replacing
+from snn_delays.system.atomic import write_bytes
 
 _LIMITS = CHIPS["loihi2"]
 UNITY = 4096  # of a decay, 12 bits: PyLifModelBitAcc in lava.proc.lif.models
@@ -63,13 +63,17 @@ def save_netx(network: Network, path: str | Path) -> None:
         registers.scale * FINEST / (layer.neuron.tau if layer.neuron.decay_input else 1)
         for registers, layer in zip(layers, network.layers, strict=True)
     ]
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    # in memory, because libhdf5 may crash the process where the disk is full
+    with h5py.File("memory", "w", driver="core", backing_store=False) as file:
         _describe(file.create_group("layer/0"), "input", data.channels)
         for i, registers in enumerate(layers, start=1):
             _write_dense(file.create_group(f"layer/{i}"), registers)
         file["simulation/Ts"] = 1
         file["simulation/tSample"] = data.steps + data.tail_steps + len(layers)  # each is late
         file["snn_delays"] = json.dumps(rest)
+        file.flush()
+        image = bytes(file.id.get_file_image())
+    write_bytes(path, image)
 
 
 def netx_network(network: Network) -> Network:
