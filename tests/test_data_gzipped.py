@@ -1,10 +1,12 @@
 """A gzipped spike file is unpacked for a while; damaged ones and missing ones are refused."""
 
+import errno
 import gzip
+from pathlib import Path
 
 import pytest
 
-from snn_delays.data.gzipped import unpacked
+from snn_delays.data.gzipped import unpacked, unpacked_for_now
 from snn_delays.errors import DataError
 
 
@@ -31,4 +33,18 @@ def test_gz_cut_short_or_damaged(tmp_path):
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(DataError, match="not there"), unpacked(tmp_path / "a.h5", tmp_path):
+        pass
+
+
+def test_a_file_in_a_folder_that_may_not_be_looked_into(tmp_path, monkeypatch):
+    """Not the folder for temporary files is to blame."""
+
+    def forbidden(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", forbidden)
+    with (
+        pytest.raises(DataError, match=r"a\.h5 cannot be read \(Permission denied\)"),
+        unpacked_for_now(tmp_path / "a.h5"),
+    ):
         pass

@@ -24,9 +24,9 @@ def unpacked(path: Path, folder: Path) -> Iterator[Path]:
     Raises:
         DataError: the file is missing or may not be read, or the `.gz` is damaged or cut short.
     """
-    if not path.is_file():
-        raise DataError(f"{path} is not there or is not a file")
     try:
+        if not path.is_file():  # or its folder may not be looked into
+            raise DataError(f"{path} is not there or is not a file")
         open(path, "rb").close()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({reason(error)})") from error
