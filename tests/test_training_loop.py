@@ -10,6 +10,7 @@ from snn_delays.errors import MissingSplitError, RecipeError, RunError, Training
 from snn_delays.evaluation import evaluate
 from snn_delays.nn import delay_layers, round_delays
 from snn_delays.runs import RunFolder
+from snn_delays.system.atomic import locked
 from snn_delays.training import assembly
 from snn_delays.training import epoch as one_epoch
 from snn_delays.training import loop as training
@@ -365,3 +366,16 @@ def test_the_summary_has_the_figures_of_the_chosen_epoch(trained):
     assert summary["chosen_epoch"] > 1
     for figure in ("train_loss", "train_accuracy", "valid_accuracy", "valid_accuracy_live"):
         assert summary[figure] == chosen[figure]
+
+
+def test_a_run_keeps_its_folder_to_itself_until_it_is_tested(tmp_path, monkeypatch):
+    """Another one would take its half-written files for leftovers, and remove them."""
+    real = training.summarise
+
+    def in_time(*arguments):
+        with pytest.raises(RunError, match="Another process"), locked(tmp_path / "run", "at"):
+            pytest.fail("locked twice")
+        return real(*arguments)
+
+    monkeypatch.setattr(training, "summarise", in_time)
+    tiny_run(tmp_path / "run", epochs=1)

@@ -123,14 +123,14 @@ def train(
             refuse_known_clips(splits, recipe)
         with folder.claimed(recipe, resume):
             progress, seconds = _train_epochs(net, splits, recipe, folder, resume, reporter, world)
-        reporter.message("Testing the chosen network")
-        ckpt.load_model_state(net, progress.best, folder.checkpoint_file)
-        facts = {"epoch": progress.best_epoch, "classes": list(splits.train.classes)}
-        ckpt.save_tensors(folder.model_file, ckpt.model_state(net), facts)
-        summary = summarise(net, splits, recipe, progress, world)
-        summary["wall_seconds"] = round(seconds + time.perf_counter() - began, 3)
-        summary["device"] = device_name(device)
-        folder.write_summary(summary)
+            reporter.message("Testing the chosen network")
+            ckpt.load_model_state(net, progress.best, folder.checkpoint_file)
+            facts = {"epoch": progress.best_epoch, "classes": list(splits.train.classes)}
+            ckpt.save_tensors(folder.model_file, ckpt.model_state(net), facts)
+            summary = summarise(net, splits, recipe, progress, world)
+            summary["wall_seconds"] = round(seconds + time.perf_counter() - began, 3)
+            summary["device"] = device_name(device)
+            folder.write_summary(summary)
     return summary
 
 
