@@ -73,3 +73,12 @@ def test_too_few_clips_and_folders_in_the_way(tmp_path):
     with pytest.raises(DataError, match="is not there"):
         split_file(tmp_path / "none.h5", tmp_path / "others.h5")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["few.h5", "mine.h5", "ssc_test.h5"]
+
+
+@pytest.mark.parametrize("output", ["", ".", "..", "folder"])
+def test_a_folder_is_no_name_for_the_splits(tmp_path, monkeypatch, output):
+    """`-o folder` would write `folder_train` beside it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match=r"-o must be a file name, such as ssc\.h5; got the"):
+        split_path(output, "train")

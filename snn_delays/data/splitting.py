@@ -23,9 +23,11 @@ def split_path(output: str | os.PathLike[str], split: str) -> Path:
     """The file of a split: `NAME_train.h5` for `NAME.h5`; `output` itself where it has no name.
 
     Raises:
-        DataError: the name is one of a compressed file.
+        DataError: the name is one of a compressed file; or of a folder, where a split needs a name.
     """
     target = Path(output)
+    if split and (not target.name or target.is_dir()):
+        raise DataError("-o", "a file name, such as ssc.h5", f"the folder {target}")
     if target.suffix == ".gz":
         raise DataError("-o", "a name that ends in .h5, as the file is not compressed", target)
     return target.with_name(f"{target.stem}_{split}{target.suffix}") if split else target
