@@ -309,10 +309,10 @@ class DelayStatistics:
 
     Attributes:
         histogram: synapses at each rounded delay ``0..max_delay``.
-        share_at_zero: share of delays within half a step of 0.
-        share_at_max: share within half a step of ``max_delay`` (or the quantisation's, if less).
-        mean: mean delay in steps.
-        mean_move: mean absolute change since initialisation, in steps.
+        share_at_zero: share of synapses whose rounded delay is 0.
+        share_at_max: share at the largest that there can be: ``max_delay``, or the quantisation's.
+        mean: mean delay in steps, not rounded.
+        mean_move: mean absolute change since initialisation, in steps, not rounded.
     """
 
     histogram: list[int]
@@ -333,13 +333,13 @@ def delay_statistics(net: nn.Module) -> dict[str, DelayStatistics]:
     report = {}
     for name, layer in delay_layers(net).items():
         delay = layer.delay.detach().float().cpu()
-        histogram = torch.bincount(
-            layer.rounded_delay().cpu().long().flatten(), minlength=layer.max_delay + 1
-        )
+        rounded = layer.rounded_delay().cpu().long().flatten()
+        histogram = torch.bincount(rounded, minlength=layer.max_delay + 1)
+        largest = layer.delay_limit // layer.delay_step * layer.delay_step
         report[name] = DelayStatistics(
             histogram=histogram.tolist(),
-            share_at_zero=float((delay <= 0.5).float().mean()),
-            share_at_max=float((delay >= layer.delay_limit - 0.5).float().mean()),
+            share_at_zero=float(histogram[0] / len(rounded)),
+            share_at_max=float(histogram[largest] / len(rounded)),
             mean=float(delay.mean()),
             mean_move=float((delay - layer.start_delay.cpu()).abs().mean()),
         )

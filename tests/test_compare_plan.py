@@ -201,7 +201,7 @@ def test_unknown_or_repeated_arms_are_refused(arms):
 
 
 def test_at_least_one_seed():
-    with pytest.raises(SnnDelaysError, match="--seeds must be at least 1; got 0"):
+    with pytest.raises(SnnDelaysError, match="--seeds must be from 1 to 10000; got 0"):
         Study(tiny_recipe(), ("none",), 0)
 
 

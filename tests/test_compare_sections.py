@@ -18,7 +18,9 @@ from snn_delays.compare.wording import (
     points,
     signed,
 )
-from snn_delays.config import load_recipe
+from snn_delays.config import Quantization, load_recipe
+from snn_delays.nn import delay_statistics, quantise
+from snn_delays.training.assembly import load_trained
 from snn_delays.training.checkpoint import load_tensors
 
 
@@ -153,22 +155,32 @@ def test_pictures_of_delays_count_before_after_and_moves(study, drawn):
     longest = result.cell.recipe.max_delay
     heights = [bar.get_height() for bar in panel.patches[: longest + 1]]
     assert heights == np.bincount(np.rint(after).astype(int), minlength=longest + 1).tolist()
-    words = f"readout: mean {before.mean():.1f} before, {after.mean():.1f} after, "
-    assert words in pictures[0].alt
+    means = f"{np.rint(before).mean():.1f} before, {np.rint(after).mean():.1f} after"
+    assert f"readout: mean {means}, " in pictures[0].alt
     panel = next(axis for axis in moves.axes if axis.get_title() == "readout")
     edges = np.linspace(-longest, longest, len(panel.patches) + 1)
     heights = [bar.get_height() for bar in panel.patches]
     assert heights == np.histogram(after - before, edges)[0].tolist()
 
 
-def test_the_picture_of_delays_shows_multiples_of_the_step_that_they_are_rounded_to(study, drawn):
+def test_the_picture_of_delays_shows_those_that_a_quantised_network_has(study, drawn):
     cells, _, outcome, _ = study
     result = collect(cells, outcome.finished).cells[1]
-    recipe = tiny_recipe(quantization={"delay_step": 4})
-    figures.delay_pictures(replace(result, cell=replace(result.cell, recipe=recipe)))
-    panel = next(iter(drawn.values())).axes[0]
-    heights = np.array([bar.get_height() for bar in panel.patches[: recipe.max_delay + 1]])
-    assert np.flatnonzero(heights).tolist() == [0, 4, 8, 12, 16, 20, 24]
+    coarse = Quantization(max_delay=result.cell.recipe.max_delay - 1, delay_step=2)
+    recipe = result.cell.recipe.model_copy(update={"quantization": coarse})
+    result = replace(result, cell=replace(result.cell, recipe=recipe))
+    alt = figures.delay_pictures(result)[0].alt
+    counts = np.zeros(recipe.max_delay + 1)
+    for folder in result.folders.values():
+        net, _, _ = load_trained(folder)
+        quantise(net, **coarse.model_dump())
+        counts += delay_statistics(net)["readout"].histogram
+    panel = next(a for a in next(iter(drawn.values())).axes if a.get_title() == "readout")
+    heights = [bar.get_height() for bar in panel.patches[: recipe.max_delay + 1]]
+    assert heights == counts.tolist()
+    longest = int(np.flatnonzero(counts)[-1])
+    shares = f"{counts[0] / counts.sum():.0%} at 0, {counts[longest] / counts.sum():.0%}"
+    assert f"{shares} at {longest}" in alt
 
 
 def test_the_picture_of_confusion_has_a_row_for_each_class(study, drawn):

@@ -89,12 +89,8 @@ def test_a_run_is_known_again_by_its_files_and_its_clips(trained):
 def test_every_setting_of_the_data_reaches_the_loader(monkeypatch):
     asked = []
     monkeypatch.setattr(assembly.sdata, "load", lambda *words, **more: asked.append((words, more)))
-    recipe = tiny_recipe(
-        dt_ms=5.0, steps=70, channel_bin=2, valid_speakers=[3], features="published"
-    )
+    settings = {"dt_ms": 5.0, "steps": 70, "channel_bin": 2, "valid_speakers": (3,)}
+    recipe = tiny_recipe().model_copy(update={**settings, "features": "published"})
     load_split(recipe, "valid", "somewhere")
-    expected = {
-        **{"data_dir": "somewhere", "dt_ms": 5.0, "steps": 70, "channel_bin": 2},
-        **{"valid_speakers": (3,), "features": "published"},
-    }
+    expected = {"data_dir": "somewhere", **settings, "features": "published"}
     assert asked == [(("synthetic", "valid"), expected)]

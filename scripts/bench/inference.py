@@ -112,7 +112,7 @@ class OneHotConvolution:
             self.layers.append(
                 (
                     torch.from_numpy(kernel).to(dtype),
-                    torch.from_numpy(layer.bias).to(dtype),
+                    torch.tensor(layer.bias, dtype=dtype),
                     layer.neuron.tau,
                     cells,
                 )

@@ -323,25 +323,27 @@ def _panels(count: int) -> tuple[Figure, list[Any]]:
 
 
 def _histograms(result: CellResult, layers: dict[str, list[NDArray[Any]]]) -> Picture:
-    longest, rounding = result.cell.recipe.max_delay, result.cell.recipe.quantization
-    limit = longest if rounding.max_delay is None else min(longest, rounding.max_delay)
-    edges = np.arange(longest + 2) - 0.5
-
-    def rounded(delays: NDArray[Any]) -> NDArray[Any]:
-        return round_delay(torch.from_numpy(delays), limit, rounding.delay_step).numpy()
-
+    """Of the delays as the rounded networks have them."""
+    recipe = result.cell.recipe
+    most, step = recipe.quantization.max_delay, recipe.quantization.delay_step
+    limit = recipe.max_delay if most is None else min(most, recipe.max_delay)
+    longest = limit // step * step
+    edges = np.arange(recipe.max_delay + 2) - 0.5
+    layers = {
+        name: [round_delay(torch.from_numpy(side), limit, step).numpy() for side in sides]
+        for name, sides in layers.items()
+    }
     figure, panels = _panels(len(layers))
     for axis, (name, (before, after)) in zip(panels, layers.items(), strict=False):
-        axis.hist(rounded(after), edges, color=ARMS[result.cell.arm].colour, label="after")
-        axis.hist(rounded(before), edges, histtype="step", color="#333333", lw=1, label="before")
+        axis.hist(after, edges, color=ARMS[result.cell.arm].colour, label="after")
+        axis.hist(before, edges, histtype="step", color="#333333", lw=1, label="before")
         axis.set(title=name, xlabel="delay (steps)")
         axis.tick_params(labelsize=8)
     panels[0].set(ylabel="delays", ylim=(0, 1.35 * panels[0].get_ylim()[1]))
     panels[0].legend(ncols=2, loc="upper center")
     words = "; ".join(
         f"{name}: mean {before.mean():.1f} before, {after.mean():.1f} after, "
-        f"{(rounded(after) == 0).mean():.0%} at 0, {(rounded(after) == longest).mean():.0%} at "
-        f"{longest}"
+        f"{(after == 0).mean():.0%} at 0, {(after == longest).mean():.0%} at {longest}"
         for name, (before, after) in layers.items()
     )
     arm = result.cell.arm

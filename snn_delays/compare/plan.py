@@ -23,6 +23,8 @@ from snn_delays.nn import delay_layers
 from snn_delays.system.atomic import write_json
 from snn_delays.training.assembly import load_split, network_from_recipe
 
+MOST_SEEDS = 10_000
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -125,8 +127,8 @@ class Study:
                 "delays, random ones too, and seeds would not differ in their start",
                 remedy="Leave it out: --set init=none. One by one: snn-delays train --init RUN.",
             )
-        if self.seeds < 1:
-            raise SnnDelaysError("--seeds", "at least 1", self.seeds)
+        if not 1 <= self.seeds <= MOST_SEEDS:
+            raise SnnDelaysError("--seeds", f"from 1 to {MOST_SEEDS}", self.seeds)
 
     def settings(self) -> list[Setting]:
         """Every combination of the axes' values; one empty setting where there is no axis."""
