@@ -176,14 +176,12 @@ def label_of(path: str | Path, network: Network, clip: int) -> str | None:
 
 def late_spikes(path: str | Path, network: Network) -> str:
     """What to say of the spikes that come after the network's steps, if they are many."""
-    path, settings = _built_in(Path(path), network), network.input
+    path = _built_in(Path(path), network)
     if not path.name.endswith(_SPIKE_FILES):
         return ""
-    from snn_delays.data.binning import MANY_LATE
+    from snn_delays.data.binning import say_dropped
 
-    share = _events(path, network).dropped_share
-    length = settings.steps * network.dt_ms
-    return f"Leaving out {share:.0%} of the spikes, those after {length:g} ms" * (share > MANY_LATE)
+    return say_dropped(_events(path, network).dropped_share, network.input.steps * network.dt_ms)
 
 
 def _built_in(path: Path, network: Network) -> Path:

@@ -228,8 +228,13 @@ def _count_in_order(times_us, units, offsets, clips, dt_us, group, x):
             row[:] = 0
 
 
-MANY_LATE = 0.01
-"""A share of spikes after the last step that the user is told of."""
+def say_dropped(share: float, length_ms: float) -> str:
+    """What to tell of a share of spikes after the last step; nothing where it is small."""
+    return (
+        f"Leaving out {share:.0%} of the spikes, those after {length_ms:g} ms"
+        if share > 0.01
+        else ""
+    )
 
 
 def dropped_share(store: EventStore, dt_us: int, steps: int, clips: NDArray[np.int64]) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from snn_delays.config import Recipe
-from snn_delays.data.binning import MANY_LATE
+from snn_delays.data.binning import say_dropped
 from snn_delays.distributed import World
 from snn_delays.errors import RecipeError
 from snn_delays.network_format.arrays import shown
@@ -109,9 +109,8 @@ def train(
             world.check_data(splits.fingerprint())
         sizes = (splits.train.channels, len(splits.train.classes))
         free = available_memory.free_bytes(device)  # the data have theirs now
-        if (dropped := splits.train.dropped_share) > MANY_LATE:
-            length = recipe.steps * recipe.dt_ms
-            reporter.message(f"Leaving out {dropped:.0%} of the spikes, those after {length:g} ms")
+        if late := say_dropped(splits.train.dropped_share, recipe.steps * recipe.dt_ms):
+            reporter.message(late)
         _refuse_lone_clip(recipe, len(splits.train))
         together = min(recipe.batch_size, len(splits.train))
         clips = together if world is None else math.ceil(together / world.size)
