@@ -230,11 +230,9 @@ def _count_in_order(times_us, units, offsets, clips, dt_us, group, x):
 
 def say_dropped(share: float, length_ms: float) -> str:
     """What to tell of a share of spikes after the last step; nothing where it is small."""
-    return (
-        f"Leaving out {share:.0%} of the spikes, those after {length_ms:g} ms"
-        if share > 0.01
-        else ""
-    )
+    if share <= 0.01:
+        return ""
+    return f"Leaving out {share:.0%} of the spikes, those after {length_ms:g} ms"
 
 
 def dropped_share(store: EventStore, dt_us: int, steps: int, clips: NDArray[np.int64]) -> float:
