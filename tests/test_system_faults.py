@@ -268,6 +268,14 @@ def test_free_memory_is_what_this_process_has_not_taken():
         assert available_memory.free_bytes("cpu") <= before - 0.9 * len(taken)
 
 
+def test_what_torch_keeps_of_a_gpu_is_free_too(monkeypatch):
+    """Stands for CUDA, after a run in this process: all that it took is in torch's hands."""
+    sizes = {"memory_reserved": 70, "memory_allocated": 10, "mem_get_info": (5, 80)}
+    for name, size in sizes.items():
+        monkeypatch.setattr(torch.cuda, name, {"cuda:1": size}.get)
+    assert available_memory.free_bytes("cuda:1") == 5 + 60
+
+
 def test_memory_is_known_where_there_is_no_linux(monkeypatch):
     """Stands for macOS and Windows, which have neither these files nor, the latter, these calls."""
     whole = available_memory.total_bytes("cpu")

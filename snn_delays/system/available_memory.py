@@ -29,7 +29,8 @@ def free_bytes(device: str) -> int:
     if device.startswith("cuda"):
         import torch
 
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept  # torch keeps what was freed
     own = psutil.Process().memory_info()
     taken = own.vms if _address_limit() else own.rss - _mapped_bytes()  # a limit counts addresses
     return max(0, total_bytes(device) - taken)
