@@ -64,6 +64,18 @@ def test_a_killed_worker_costs_its_own_job_only(tmp_path):
     assert summary["epochs"] == 1
 
 
+@pytest.mark.slow
+def test_no_job_follows_one_that_failed_in_its_process(tmp_path):
+    """Once a kernel has failed, CUDA answers everything else in its process with that error."""
+    bad = tiny_job(tmp_path / "bad", dataset="shd", valid_speakers=[9])
+    good = tiny_job(tmp_path / "good")
+    ended = run_locally([bad, good], workers=1, threads=1)
+    assert isinstance(next(ended)[1], SnnDelaysError)
+    assert not multiprocessing.active_children()
+    assert next(ended)[1]["epochs"] == 1
+    ended.close()
+
+
 def test_at_least_one_worker_and_thread():
     with pytest.raises(SnnDelaysError, match="at least 1; got 0"):
         next(run_locally([], workers=0, threads=1))

@@ -1,6 +1,6 @@
 """Jobs on this machine: worker processes that take one job after another.
 
-A worker that is killed costs its own job only, and another takes its place.
+A worker that is killed, or whose job fails, costs its own job only, and another takes its place.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ def run_locally(jobs: Sequence[Job], workers: int, threads: int) -> Generator[tu
             for worker, job in [pair for pair in busy if pair[0].pipe in ready]:
                 busy.remove((worker, job))
                 result = worker.result()
-                if worker.process.is_alive():
+                if isinstance(result, SnnDelaysError):
+                    worker.process.terminate()  # after a fault of CUDA all its runs would fail
+                    worker.end()
+                else:
                     idle.append(worker)
                 yield job, result
     finally:
