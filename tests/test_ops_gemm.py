@@ -122,6 +122,16 @@ def test_gradients():
     assert torch.autograd.gradcheck(matmul, (a, b))
 
 
+def test_what_a_gpu_inherits_is_still_inherited_afterwards(precision):
+    products = torch.backends.cuda.matmul
+    torch.backends.fp32_precision = "tf32"
+    with gpu_precision(torch.device("cuda")):
+        assert products.fp32_precision == "ieee"
+    assert products.fp32_precision == "tf32"
+    torch.backends.fp32_precision = "ieee"
+    assert products.fp32_precision == "ieee"
+
+
 @pytest.mark.parametrize(("tf32", "inside"), [(False, "ieee"), (True, "tf32")])
 def test_a_gpu_shortens_float32_only_where_it_is_asked_to(tf32, inside):
     settings = torch.backends.cuda.matmul, torch.backends.cudnn.conv

@@ -71,6 +71,8 @@ def gpu_precision(device: torch.device, tf32: bool = False) -> Iterator[None]:
         return
     matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = matmul.fp32_precision, conv.fp32_precision
+    if before[0] == torch.backends.cudnn.fp32_precision:  # that of all on CUDA, inherited
+        before = "none", before[1]
     matmul.fp32_precision = conv.fp32_precision = "tf32" if tf32 else "ieee"
     try:
         yield
