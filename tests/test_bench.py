@@ -121,6 +121,13 @@ def test_bad_input_ends_a_benchmark_in_a_sentence(bench, capsys):
     assert "Traceback" not in sentence
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+@pytest.mark.parametrize("name", ["train_step", "memory", "scaling", "max_delay"])
+def test_so_does_a_gpu_that_is_not_here(bench, name):
+    with pytest.raises(SnnDelaysError, match="--device must be auto, cpu or an available cuda"):
+        bench(f"{name}.py", "--device", "cuda")
+
+
 def test_reading_needs_clips_of_all_classes(bench, tmp_path):
     pytest.importorskip("tonic")
     write_events(tmp_path / "shd_train.h5", noise_as_shd(500))

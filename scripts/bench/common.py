@@ -20,7 +20,7 @@ from snn_delays.errors import SnnDelaysError
 from snn_delays.provenance import git_commit, processor
 from snn_delays.system.allocator import keep_freed_memory
 from snn_delays.system.atomic import write_json
-from snn_delays.system.devices import device_name
+from snn_delays.system.devices import check_device, device_name
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -94,7 +94,8 @@ def now(options: argparse.Namespace) -> float:
 
 
 def prepared(options: argparse.Namespace) -> None:
-    """Set the number of threads, and keep freed memory as `train` does; the peer gains too."""
+    """Look for the device, set the number of threads, and keep freed memory as `train` does."""
+    options.device = check_device(options.device)
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     if options.device != "cpu":  # float32 on both sides
