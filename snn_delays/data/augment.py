@@ -62,8 +62,9 @@ def add_noise(
     counts = torch.poisson(torch.full((samples,), float(mean), device="cpu"), generator=own).to(
         torch.int64
     )
-    rows = torch.arange(samples, dtype=torch.int32, device="cpu").repeat_interleave(counts)
-    rows = rows.to(device, non_blocking=True)
+    rows = torch.arange(samples, dtype=torch.int32, device=device).repeat_interleave(
+        counts.to(device, non_blocking=True), output_size=int(counts.sum())
+    )
     times = torch.randint(duration_us, (len(rows),), generator=generator, device=device)
     units = torch.randint(channels, (len(rows),), generator=generator, device=device)
     return Events(
