@@ -5,8 +5,11 @@ import sys
 
 import pytest
 import torch
+from test_system_devices_fake import AUGMENT
+from test_training_loop import StopAfter
 from tiny import FLAGS, tiny_recipe
 
+from snn_delays import data
 from snn_delays.networks import DelaySNN
 from snn_delays.neurons import kernels_can_be_compiled, lif
 from snn_delays.nn import round_delays
@@ -34,6 +37,12 @@ def test_the_spikes_are_those_of_the_cpu():
     for a, b in zip(expected.spikes, found.spikes, strict=True):
         assert torch.equal(a, b.cpu())
     torch.testing.assert_close(found.scores.cpu(), expected.scores)
+
+
+def test_the_batches_are_those_of_the_cpu():
+    clips, indices = data.load("synthetic", "valid"), torch.tensor([3, 0, 3, 17])
+    for a, b in zip(clips.batch(indices), clips.to("cuda").batch(indices), strict=True):
+        assert torch.equal(a, b.cpu())
 
 
 @pytest.mark.parametrize("blocks", [1, 3])
@@ -106,7 +115,7 @@ def test_an_epoch_does_not_wait_for_the_gpu(tmp_path, monkeypatch, changes):
 
     monkeypatch.setattr(one_epoch, "training_batch", batch)
     monkeypatch.setattr(FiniteCheck, "ask", at_the_end)
-    augment = {"channel_shift": 2, "channel_jitter": 1.0, "noise": 2.0, "cut_mix_share": 0.5}
+    augment = {**AUGMENT, "noise": 2.0}
     recipe = tiny_recipe(hidden=[16, 16], epochs=1, augment=augment, **changes)
     try:
         training.train(recipe, RunFolder(tmp_path / "run"), device="cuda")
@@ -125,3 +134,16 @@ def test_the_same_seed_gives_the_same_run_on_request(tmp_path):
         history = RunFolder(tmp_path / name).read_metrics()
         histories.append([(r["train_loss"], r["valid_accuracy"]) for r in history])
     assert histories[0] == histories[1]
+
+
+def test_a_stopped_run_goes_on_with_the_random_numbers_of_the_gpu(tmp_path):
+    """Nearly the same loss: sums may come in another order."""
+    recipe = tiny_recipe(dropout=0.5, batch_size=64)
+    whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    training.train(recipe, whole, device="cuda")
+    with pytest.raises(KeyboardInterrupt):
+        training.train(recipe, stopped, device="cuda", reporter=StopAfter(1, 3))
+    training.train(recipe, stopped, device="cuda", resume=True)
+    first, second = (folder.read_metrics() for folder in (whole, stopped))
+    assert len(second) == 2
+    assert second[0]["train_loss"] == pytest.approx(first[0]["train_loss"], rel=2e-3)
