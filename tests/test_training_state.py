@@ -5,6 +5,7 @@ import torch
 from test_training_loop import StopAfter
 from tiny import tiny_recipe, tiny_run
 
+from snn_delays.errors import SnnDelaysError
 from snn_delays.nn import delay_layers
 from snn_delays.runs import RunFolder
 from snn_delays.training import assembly
@@ -37,6 +38,14 @@ def test_the_seed_draws_both_the_weights_and_the_order_of_the_clips(tmp_path, mo
     first, second, third = (start["readout.weight"] for start in starts)
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
+
+
+def test_a_device_of_torch_is_taken_and_one_that_is_not_here_refused(tmp_path):
+    recipe, folder = tiny_recipe(epochs=1), RunFolder(tmp_path / "run")
+    for absent in ("cuda:99", torch.device("meta")):
+        with pytest.raises(SnnDelaysError, match="--device must be auto, cpu or an available cuda"):
+            training.train(recipe, folder, device=absent)
+    assert training.train(recipe, folder, device=torch.device("cpu"))["device"] == "cpu"
 
 
 def test_a_resumed_run_counts_the_seconds_of_all_its_sessions(tmp_path):

@@ -21,7 +21,7 @@ from snn_delays.neurons import kernels_can_be_compiled
 from snn_delays.runs import Record, RunFolder, as_folder
 from snn_delays.system import available_memory, faults
 from snn_delays.system.allocator import keep_freed_memory
-from snn_delays.system.devices import device_name
+from snn_delays.system.devices import check_device, device_name
 from snn_delays.training import checkpoint as ckpt
 from snn_delays.training import memory
 from snn_delays.training.assembly import (
@@ -44,7 +44,7 @@ def train(
     folder: RunFolder | str | Path,
     *,
     data_dir: str | Path | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     resume: bool = False,
     reporter: Reporter | None = None,
     world: World | None = None,
@@ -58,7 +58,7 @@ def train(
         recipe: the resolved recipe, as `load_recipe` gives it.
         folder: where to write; an existing run is refused unless `resume`.
         data_dir: where the data files lie (not needed for `synthetic`).
-        device: a torch device, `cpu` or `cuda`.
+        device: `cpu`, `cuda`, `cuda:1` and so on, or `auto` for a GPU if there is one.
         resume: continue the run in `folder` from where it was last saved; one that is finished is
             left as it is.
         reporter: receives progress.
@@ -67,6 +67,7 @@ def train(
     Returns:
         The summary, as stored in `summary.json`.
     Raises:
+        SnnDelaysError: torch has no such device here.
         DataError: data is missing or damaged, or other processes read other data.
         RunError: the folder is in the way, or its run was started with another recipe or other
             data, or is damaged; or the network to start from knows clips held out here.
@@ -80,7 +81,7 @@ def train(
         expected = "a Recipe, as `load_recipe` gives it"
         raise RecipeError("`recipe`", expected, shown(recipe))
     folder = as_folder(folder)
-    device = device if world is None else str(world.device)
+    device = check_device(str(device)) if world is None else str(world.device)
     folder.check(recipe, resume)
     reporter = reporter or Reporter()
     if resume and folder.is_finished():
