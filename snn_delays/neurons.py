@@ -40,8 +40,9 @@ SURROGATES = tuple(_SURROGATES)
 
 def kernels_can_be_compiled() -> bool:
     """Whether Triton finds what it needs on a GPU: a C compiler and Python's headers."""
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
-    return bool(compiler) and Path(sysconfig.get_paths()["include"], "Python.h").is_file()
+    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    header = Path(sysconfig.get_paths()["include"], "Python.h")
+    return any(map(shutil.which, compilers)) and header.is_file()
 
 
 if not kernels_can_be_compiled():  # else SpikingJelly fails at the first kernel

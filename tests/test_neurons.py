@@ -116,6 +116,18 @@ def test_the_integrator_keeps_one_response_and_none_of_a_stand_in():
     assert integrator(x.double()).dtype == torch.float64
 
 
+@pytest.mark.parametrize("value", ["", "no-such-compiler", "gcc -pthread"])
+def test_a_compiler_that_cannot_be_started_is_none(monkeypatch, value):
+    """Triton starts the program that `CC` names, and no other."""
+    monkeypatch.setenv("CC", sys.executable)
+    headers = neurons.kernels_can_be_compiled()
+    monkeypatch.setenv("CC", value)
+    assert not neurons.kernels_can_be_compiled()
+    monkeypatch.delenv("CC")
+    monkeypatch.setattr("shutil.which", {"clang": "/usr/bin/clang"}.get)
+    assert neurons.kernels_can_be_compiled() == headers
+
+
 @pytest.mark.parametrize("compiler", ["", sys.executable])
 def test_without_a_c_compiler_spikingjelly_needs_none_on_a_gpu(tmp_path, compiler):
     """Triton would look for one at the first kernel, long after the network was made."""
