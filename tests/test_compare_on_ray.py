@@ -7,7 +7,9 @@ import socket
 import sys
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -215,6 +217,41 @@ def test_a_damaged_archive_changes_nothing(tmp_path):
     unpack(content, tmp_path / "run")
     assert files_below(tmp_path) == {"run/new": b"x" * 100}
     assert os.listdir(tmp_path) == ["run"]
+
+
+def gpus_of_tasks(monkeypatch, device, resources, folder):
+    """How many GPUs a task is given for `device`, and what is its device, on a made-up cluster."""
+    given = []
+
+    def remote(job, *_):
+        given.append(job.device)
+        return 0
+
+    def options(name, num_gpus):
+        given.append(num_gpus)
+        return SimpleNamespace(remote=remote)
+
+    ray = SimpleNamespace(
+        nodes=lambda: [{"Resources": {"CPU": 4}, "Alive": True}],
+        cluster_resources=lambda: resources,
+        remote=lambda **_: lambda task: SimpleNamespace(options=options),
+        wait=lambda tasks, num_returns: (tasks, []),
+        shutdown=lambda: None,
+    )
+    monkeypatch.setattr(on_ray, "_connect", lambda address: ray)
+    monkeypatch.setattr(on_ray, "_collect", lambda *_: {})
+    list(run_on_ray([Job(tiny_recipe(), folder, None, device, "learned")], None, 1))
+    return given
+
+
+def test_a_task_has_a_gpu_of_its_own_where_there_are_some(monkeypatch, tmp_path):
+    found = partial(gpus_of_tasks, monkeypatch, folder=tmp_path / "run")
+    assert found("cuda:1", {"GPU": 2.0}) == [1, "cuda"]
+    assert found("auto", {"GPU": 2.0}) == [1, "auto"]
+    assert found("cpu", {"GPU": 2.0}) == [0, "cpu"]
+    assert found("auto", {}) == [0, "auto"]
+    with pytest.raises(SnnDelaysError, match="--device must be auto or cpu: the cluster has no"):
+        found("cuda", {})
 
 
 def test_the_cluster_that_is_named_is_asked_and_used(monkeypatch):

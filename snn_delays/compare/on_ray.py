@@ -62,7 +62,7 @@ def run_on_ray(
         The job, and its summary or the error that ended it.
     Raises:
         SnnDelaysError: Ray is not installed, the cluster does not answer or this machine does not
-            belong to it, or no machine of it has so many cores.
+            belong to it, no machine of it has so many cores, or it has no GPU and one is asked for.
     """
     if not jobs:
         return
@@ -72,9 +72,12 @@ def run_on_ray(
         if threads > cores:  # would wait for ever
             there = f"at most {cores}, the cores of the cluster's largest machine"
             raise SnnDelaysError("`threads`", there, threads)
+        with_gpu = ("cuda", "auto") if ray.cluster_resources().get("GPU") else ()
+        for job in jobs:
+            if job.device.startswith("cuda") and not with_gpu:  # would wait for ever too
+                raise SnnDelaysError("--device", "auto or cpu: the cluster has no GPU", job.device)
         task = ray.remote(num_cpus=threads, max_retries=ATTEMPTS - 1)(_run_elsewhere)
         pending = {}
-        with_gpu = ("cuda", "auto") if ray.cluster_resources().get("GPU") else ("cuda",)
         for job in jobs:
             own = task.options(name=job.name, num_gpus=int(job.device.startswith(with_gpu)))
             pending[own.remote(_portable(job), pack(job.folder), threads)] = job
@@ -179,9 +182,10 @@ def _cores(ray: Any) -> list[int]:
 
 
 def _portable(job: Job) -> Job:
-    """The job without anything of this machine's paths but the data's."""
+    """The job without anything of this machine's paths but the data's, and its GPU's number."""
     data_dir = None if job.data_dir is None else job.data_dir.resolve()
-    return replace(job, folder=Path(job.folder.name), data_dir=data_dir)
+    device = job.device.partition(":")[0]  # a task sees one GPU, its own
+    return replace(job, folder=Path(job.folder.name), data_dir=data_dir, device=device)
 
 
 def _run_elsewhere(job: Job, begun: bytes, threads: int) -> tuple[Result, bytes]:
