@@ -1,7 +1,8 @@
 """What each choice of a recipe is worth: one change at a time, accuracy on held-out speakers.
 
 `python scripts/ablation.py --data-dir DIR --out runs/ablation` trains the published recipe and
-variations of it, shortened, over seeds. Finished runs are used again; test data takes no part.
+variations of it, shortened, over seeds. Finished runs are used again, and must be of the same
+settings; test data takes no part.
 `--set valid_speakers=2,3` holds others out; they do not choose the last epoch.
 """
 
@@ -70,11 +71,8 @@ def main() -> None:
             pairs = [*words.set, *VARIATIONS[name].split()]
             fields = {**parse_overrides(pairs), "seed": seed, "epochs": words.epochs}
             folder = RunFolder(words.out / f"{name}-seed{seed}")
-            if not folder.is_finished():
-                resume = folder.recipe_file.is_file()
-                train(
-                    load_recipe("shd-paper", fields), folder, data_dir=words.data_dir, resume=resume
-                )
+            recipe, resume = load_recipe("shd-paper", fields), folder.recipe_file.is_file()
+            train(recipe, folder, data_dir=words.data_dir, resume=resume)
             last = {"last_accuracy": folder.read_metrics()[-1]["valid_accuracy"]}
             results.setdefault(name, []).append(folder.summary() | last)
             show(results)
@@ -91,7 +89,8 @@ def show(results: dict[str, list[Record]]) -> None:
             spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.1f}{spread}")
         print(f"| {name} | {' | '.join(cells)} | {len(runs)} |", flush=True)
-    print(f"commit {next(iter(results.values()))[0]['git_commit']}", flush=True)
+    commits = dict.fromkeys(run["git_commit"] for runs in results.values() for run in runs)
+    print(f"commit {', '.join(map(str, commits))}", flush=True)
 
 
 if __name__ == "__main__":

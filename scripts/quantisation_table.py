@@ -1,7 +1,8 @@
 """Accuracy against weight bits and delay levels, before and after fine-tuning, as a table.
 
 `python scripts/quantisation_table.py --out runs/quantisation` trains on the built-in task and then
-fine-tunes; finished runs in the folder are used again. `--run RUN` starts from a run of yours.
+fine-tunes; finished runs in the folder are used again, and must be of the same settings.
+`--run RUN` starts from a run of yours.
 """
 
 from __future__ import annotations
@@ -86,9 +87,10 @@ def row(
 
 
 def finished(recipe: Recipe, folder: RunFolder, data_dir: Path | None) -> None:
-    """Train, unless the folder holds the finished run of this recipe."""
-    if not folder.is_finished():
-        train(recipe, folder, data_dir=data_dir)
+    """Train, or go on, unless the folder holds the finished run of this recipe, and no other."""
+    known = folder.is_finished()
+    train(recipe, folder, data_dir=data_dir, resume=folder.recipe_file.is_file())
+    if not known:
         print(f"trained {folder.path}", flush=True)
 
 

@@ -1,7 +1,8 @@
-"""The scripts that draw the documentation's pictures and fill `models/`, on a tiny study."""
+"""The scripts beside the package: pictures and `models/` of a tiny study, tables of tiny runs."""
 
 import gzip
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -9,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import tiny_recipe
+from tiny import tiny_recipe, tiny_run
 
 from snn_delays import RunFolder
 from snn_delays.compare.plan import Study
 from snn_delays.compare.wording import recipe_text
 from snn_delays.engine import Network
+from snn_delays.errors import RunError
 from snn_delays.export import export_run
 from snn_delays.predictions import predict
 
@@ -93,3 +95,25 @@ def test_a_network_that_test_chose_is_not_shelved(tmp_path):
     assert done.returncode == 2
     assert "held-out data must choose the epoch; got protocol paper" in done.stderr
     assert not (tmp_path / "models").exists()
+
+
+def test_a_table_of_bits_is_not_made_of_runs_with_other_settings(tmp_path):
+    finished = runpy.run_path(str(SCRIPTS / "quantisation_table.py"))["finished"]
+    folder, summary = tiny_run(tmp_path / "run", epochs=1)
+    finished(tiny_recipe(epochs=1), folder, None)
+    assert folder.summary() == summary
+    with pytest.raises(RunError, match=r"another recipe \(different: epochs\)"):
+        finished(tiny_recipe(epochs=2), folder, None)
+
+
+def test_an_ablation_is_not_made_of_runs_with_other_settings(tmp_path, shd_folder, monkeypatch):
+    small = ["hidden=4", "steps=10", "max_delay=2", "tail_steps=2"]
+    words = ["ablation.py", "--data-dir", shd_folder, "--out", tmp_path, "--only", "base"]
+    words += ["--seeds", "1", *(word for pair in small for word in ("--set", pair))]
+    main = runpy.run_path(str(SCRIPTS / "ablation.py"))["main"]
+    monkeypatch.setattr(sys, "argv", [*map(str, words), "--epochs", "1"])
+    main()
+    main()  # the run is used again
+    monkeypatch.setattr(sys, "argv", [*map(str, words), "--epochs", "2"])
+    with pytest.raises(RunError, match=r"another recipe \(different: epochs\)"):
+        main()
