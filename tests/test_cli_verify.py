@@ -1,5 +1,7 @@
 """`verify` prints the comparison, and its exit code says whether the simulator agrees."""
 
+import sys
+
 import numpy as np
 import pytest
 from sample_networks import clips, document
@@ -84,10 +86,14 @@ def test_an_unknown_or_broken_simulator_is_one_sentence(call, files, monkeypatch
     code, _, err = call("verify", *files, "--with", "spice")
     assert code == 2
     assert "spice" in err
-    monkeypatch.setitem(verify_module.SIMULATORS, "nest", ("no_such_module", "numpy"))
+    monkeypatch.setitem(sys.modules, "nest", None)  # its import fails
+    monkeypatch.setitem(
+        verify_module.SIMULATORS, "nest", ("snn_delays.simulators.in_nest", "numpy")
+    )
     code, _, err = call("verify", *files, "--with", "nest")
     assert code == 2
     assert "is installed but does not import" in err
+    assert 'pip install "snn-delays[verify]"' in err
 
 
 def test_first_clips_of_a_spike_file():

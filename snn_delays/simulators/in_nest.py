@@ -16,6 +16,8 @@ from snn_delays.network_format import LIF, Layer, Network
 STEP_MS = 1.0  # NEST's resolution; one step of ours, whatever it lasts
 NEVER = 1e30  # a threshold that integrators do not reach
 
+os.environ.setdefault("PYNEST_QUIET", "1")  # before NEST is imported
+
 
 def run_clip(network: Network, counts: np.ndarray) -> list[np.ndarray]:
     """Every layer's output `[T, out]`: spikes (0 or 1), or voltages of the readout.
@@ -24,7 +26,6 @@ def run_clip(network: Network, counts: np.ndarray) -> list[np.ndarray]:
         network: neurons with hard reset.
         counts: the clip `[T, channels]`, its tail included.
     """
-    os.environ.setdefault("PYNEST_QUIET", "1")
     import nest
 
     nest.verbosity = nest.VerbosityLevel.ERROR

@@ -88,6 +88,7 @@ def verify(network: Network, x: np.ndarray, simulator: str) -> Report:
         raise SnnDelaysError(f"{simulator} is not installed", remedy=install("verify")) from None
     try:
         run_clip = import_module(module).run_clip
+        import_module(simulator)
     except Exception as error:  # Brian2, for one, fails with numpy releases newer than itself
         raise SnnDelaysError(
             f"{simulator} {version} is installed but does not import ({error})",
