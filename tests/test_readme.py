@@ -96,6 +96,7 @@ def test_top_level_is_the_fixed_one():
     allowed = {"pyproject.toml", "snn_delays", "datasets", "models", "scripts", "tests"}
     allowed |= {"README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "PERFORMANCE.md"}
     allowed |= {"RELIABILITY.md", "CITATION.cff", "build", "runs", "dist"}
+    allowed |= {"PKG-INFO"}  # of an unpacked source distribution
     found = {p.name for p in ROOT.iterdir() if not p.name.startswith(".")}
     assert {n for n in found - allowed if not n.endswith(".egg-info")} == set()
     for shelf in ("datasets", "models"):
