@@ -19,6 +19,7 @@ from snn_delays.cli.console import CountReporter
 from snn_delays.cli.data import _how_to_train, _to_do_first
 from snn_delays.cli.train import offer_to_fetch
 from snn_delays.data import fetch as fetch_module
+from snn_delays.data.download import Archive
 from snn_delays.data.events import take_clips
 from snn_delays.data.hdf5 import read_events, write_events
 from snn_delays.data.sources import PARTS
@@ -39,6 +40,23 @@ def test_list_shows_every_data_set_and_what_is_there(call, shd_folder, tmp_path,
     assert "is not there" in err
     monkeypatch.setenv("COLUMNS", "80")
     assert len(call("data", "list", "--data-dir", shd_folder)[1].splitlines()) < 25
+
+
+@pytest.mark.parametrize("name", ["with[/b]", "with[red]"])
+def test_a_data_folder_whose_name_looks_like_markup(call, tmp_path, monkeypatch, name):
+    archive = Archive("http://127.0.0.1:9/shd_train.h5.zip", "md5:abc", 1)
+    monkeypatch.setattr(fetch_module, "archives", lambda _: [archive])
+    folder = tmp_path / name
+    folder.mkdir(parents=True)
+    write_events(folder / "shd_train.h5", random_store())
+    code, out, _ = call("data", "fetch", "shd", "--data-dir", folder)
+    assert code == 0
+    assert f"{folder / 'shd_train.h5'} is there already" in out
+    (folder / "shd_train.h5").write_text("damaged")
+    monkeypatch.setenv("COLUMNS", "1000")
+    code, out, _ = call("data", "list", "--data-dir", folder)
+    assert code == 0
+    assert f"DAMAGED ({folder / 'shd_train.h5'})" in out
 
 
 def test_fetching_says_what_to_do_by_hand(call, tmp_path, monkeypatch):

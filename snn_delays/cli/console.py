@@ -268,7 +268,7 @@ class TerminalDownload(_Shown, DownloadReporter):
 
     def message(self, text: str) -> None:
         """A sentence for the user."""
-        self.output.print(text, style="dim")
+        self.output.print(text, style="dim", markup=False)
 
     def start(self, filename: str, total: int | None, done: int) -> None:
         """Bytes begin to arrive, for the first time or again."""

@@ -78,7 +78,7 @@ def list_command(data_dir: opt.DataDirOption = None) -> None:
         table.add_row(
             source.name,
             f"{source.description} Licence {source.licence}, {download}.",
-            "\n".join(f"{split}: {state}" for split, state in here.items()),
+            escape("\n".join(f"{split}: {state}" for split, state in here.items())),
         )
     console().print(table)
 
