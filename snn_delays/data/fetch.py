@@ -10,8 +10,11 @@ import os
 import shutil
 import tarfile
 import tempfile
+import time
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -19,11 +22,12 @@ from snn_delays.data.cache import expanded
 from snn_delays.data.download import Archive, DownloadReporter, by_hand, download
 from snn_delays.data.presence import is_damaged
 from snn_delays.data.sources import Source, find_source, sidecar
-from snn_delays.errors import DataError, DataWriteError, install
-from snn_delays.system.atomic import replacing, write_text
+from snn_delays.errors import DataError, DataWriteError, RunError, install
+from snn_delays.system.atomic import locked, replacing, write_text
 
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError)
 # RuntimeError: encrypted, or packed in an unknown way
+_WAIT_S = 1.0  # between looks whether another process has ended
 
 
 def archives(name: str) -> list[Archive]:
@@ -91,7 +95,8 @@ def fetch(
 ) -> list[Path]:
     """Download the data set `name` into `data_dir`, check it, unpack it, and drop the archives.
 
-    What is there already and whole is left alone; a damaged file is fetched again.
+    What is there already and whole is left alone; a damaged file is fetched again. While another
+    process fetches into `data_dir`, this one waits.
 
     Args:
         options: of `download.download`.
@@ -105,27 +110,60 @@ def fetch(
         DataWriteError: it cannot be unpacked, for want of room or leave to write.
     """
     folder, reporter = expanded(data_dir), reporter or DownloadReporter()
-    paths = []
     wanted = archives(name)
-    for number, archive in enumerate(wanted):
-        target = folder / (
-            find_source(name).folder or archive.filename.removesuffix(".zip")
-        )  # a folder of recordings, or one file
-        if target.exists() and not is_damaged(target):
-            reporter.message(f"{target} is there already")
-        else:
-            if target.exists():
-                reporter.message(f"{target} is damaged and is fetched again")
+    with _alone_in(folder, reporter):
+        return [
+            _have(name, wanted[number:], folder, reporter, options) for number in range(len(wanted))
+        ]
+
+
+@contextmanager
+def _alone_in(folder: Path, reporter: DownloadReporter) -> Iterator[None]:
+    """Wait until no other process fetches into the folder: both would write the same `.part`."""
+    told = False
+    with ExitStack() as stack:
+        while True:
             try:
-                packed = download(archive, folder, reporter=reporter, **options)
-            except DataError as error:
-                others = " ".join(by_hand(other, folder) + "." for other in wanted[number + 1 :])
-                raise type(error)(str(error), remedy=others) from error
-            reporter.message(f"Unpacking {archive.filename}")
-            unpack(packed, target)
-            packed.unlink()
-        paths.append(target)
-    return paths
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(folder, "fetching into"))
+            except RunError:
+                if not told:
+                    reporter.message(f"Another process is fetching into {folder}; waiting for it")
+                told = True
+                time.sleep(_WAIT_S)
+                continue
+            except OSError:  # `download` says what is wrong with the folder
+                pass
+            break
+        yield
+
+
+def _have(
+    name: str,
+    wanted: list[Archive],
+    folder: Path,
+    reporter: DownloadReporter,
+    options: dict[str, Any],
+) -> Path:
+    """Fetch and unpack the first of the archives where it is not there and whole."""
+    archive, *others = wanted
+    target = folder / (
+        find_source(name).folder or archive.filename.removesuffix(".zip")
+    )  # a folder of recordings, or one file
+    if target.exists() and not is_damaged(target):
+        reporter.message(f"{target} is there already")
+        return target
+    if target.exists():
+        reporter.message(f"{target} is damaged and is fetched again")
+    try:
+        packed = download(archive, folder, reporter=reporter, **options)
+    except DataError as error:
+        remedy = " ".join(by_hand(other, folder) + "." for other in others)
+        raise type(error)(str(error), remedy=remedy) from error
+    reporter.message(f"Unpacking {archive.filename}")
+    unpack(packed, target)
+    packed.unlink()
+    return target
 
 
 def unpack(packed: Path, target: Path) -> None:
