@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 import threading
+import zipfile
 
 import pytest
 from data_helpers import random_store
 
 from snn_delays.data import fetch as fetch_module
 from snn_delays.data.download import Archive, DownloadReporter
-from snn_delays.data.fetch import fetch
+from snn_delays.data.fetch import fetch, unpack
 from snn_delays.data.hdf5 import write_events
 from snn_delays.system.atomic import locked
 
@@ -47,3 +50,20 @@ def test_a_second_fetch_waits_for_the_first(tmp_path, monkeypatch):
     waiting, there = listener.messages
     assert waiting == f"Another process is fetching into {tmp_path}; waiting for it"
     assert there == f"{target} is there already"
+
+
+def test_what_a_killed_unpacking_left_is_removed(tmp_path):
+    others = {tmp_path / ".shd_test-abcdefgh.tmp.h5", tmp_path / "b" / ".other-abcdefgh"}
+    for other in others:
+        other.mkdir(parents=True)
+    (tmp_path / ".a-abcdefgh.tmp.h5").write_bytes(b"half")
+    with zipfile.ZipFile(tmp_path / "a.h5.zip", "w") as archive:
+        archive.writestr("a.h5", b"whole")
+    (tmp_path / "b" / ".c.02-abcdefgh" / "yes").mkdir(parents=True)
+    with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("list.txt"), io.BytesIO(b""))
+    files = {tmp_path / name for name in ("a.h5.zip", "c.tar.gz", "a.h5", "a.h5.sha256", "b")}
+    folder = {tmp_path / "b" / "c.02", tmp_path / "b" / "c.02" / "list.txt"}
+    unpack(tmp_path / "a.h5.zip", tmp_path / "a.h5")
+    unpack(tmp_path / "c.tar.gz", tmp_path / "b" / "c.02")
+    assert set(tmp_path.rglob("*")) == others | files | folder

@@ -23,7 +23,7 @@ from snn_delays.data.download import Archive, DownloadReporter, by_hand, downloa
 from snn_delays.data.presence import is_damaged
 from snn_delays.data.sources import Source, find_source, sidecar
 from snn_delays.errors import DataError, DataWriteError, RunError, install
-from snn_delays.system.atomic import locked, replacing, write_text
+from snn_delays.system.atomic import leftovers, locked, replacing, write_text
 
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError)
 # RuntimeError: encrypted, or packed in an unknown way
@@ -170,12 +170,13 @@ def unpack(packed: Path, target: Path) -> None:
     """Unpack a `.zip` to the one file `target`, or a `.tar.gz` to the folder `target`.
 
     `target` appears whole or not at all, and nothing is written outside it. A file gets a
-    neighbour `NAME.sha256`, by which it can be checked later.
+    neighbour `NAME.sha256`, by which it can be checked later. What a killed one left is removed.
 
     Raises:
         DataError: the archive is damaged, lacks the file, or holds a path that leads outside.
         DataWriteError: the disk refuses.
     """
+    _clear(target)
     try:
         if packed.suffix == ".zip":
             _unzip(packed, target)
@@ -188,6 +189,15 @@ def unpack(packed: Path, target: Path) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise DataWriteError(f"{packed.name} cannot be unpacked to {target} ({reason})") from error
+
+
+def _clear(target: Path) -> None:
+    """Remove what was unpacked for `target` by processes that were killed, gigabytes each."""
+    for path in leftovers(target.parent):
+        if path.name.startswith(f".{target.stem}-"):
+            path.unlink(missing_ok=True)
+    for path in target.parent.glob(f".{target.name}-????????"):  # as `_untar` names it
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _unzip(packed: Path, target: Path) -> None:
