@@ -196,10 +196,11 @@ def test_passing_errors_are_tried_again_and_refusals_are_not(server, tmp_path):
     download(server.archive(), tmp_path, **QUICK)
     (tmp_path / "a.zip").unlink()
     server.requests.clear()
-    server.faults = [404]
-    with pytest.raises(DataError, match=r"\(the server answers 404\)"):
-        download(server.archive(), tmp_path, **QUICK)
-    assert len(server.requests) == 1
+    for refusal in (404, 416):  # the latter although no part of it was asked for
+        server.faults = [refusal]
+        with pytest.raises(DataError, match=rf"\(the server answers {refusal}\)"):
+            download(server.archive(), tmp_path, **QUICK)
+    assert len(server.requests) == 2
 
 
 def test_no_server_at_all(tmp_path):

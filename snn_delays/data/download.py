@@ -169,7 +169,7 @@ def _transfer(archive: Archive, part: Path, reporter: DownloadReporter, timeout_
         )
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # nothing lies beyond: `part` is whole, or not what is wanted
+        if error.code == 416 and done:  # nothing lies beyond: `part` is whole, or not what we want
             return
         if error.code in _PASSING:
             raise _TransferError(f"the server answers {error.code}") from error
