@@ -174,6 +174,15 @@ def test_the_edges_of_a_recording_do_not_touch_each_other():
         assert np.abs(alone[place] - padded[place]).max() < 0.02 * largest
 
 
+@pytest.mark.parametrize("seconds", [0.2, 0.95])
+def test_a_loud_beginning_is_not_heard_at_the_end(seconds):
+    """Low places answer long before a sound: to its first moment, at the end of the padding."""
+    t = np.arange(round(seconds * RATE)) / RATE
+    sound = np.where(t < 0.1, np.cos(2 * np.pi * 70 * t) + np.cos(2 * np.pi * 140 * t), 0)
+    moved = np.abs(membrane_velocity(sound, RATE, slice(560, 700)))
+    assert moved[:, -RATE // 20 :].max() < 0.002 * moved.max()
+
+
 def test_some_places_move_as_they_do_among_all():
     sound = np.random.default_rng(0).standard_normal(2400)
     some = membrane_velocity(sound, 16_000, slice(128, 192))

@@ -40,7 +40,7 @@ CHANNELS = 700
 RATE = 24_000  # Hz, of the membrane and all after it
 _RMS = 0.3  # recordings are brought to this level
 _QUANTUM = RATE // 4  # recordings are padded to a multiple of this; so few transfers are needed
-_SILENCE = RATE // 20  # at least so much of it after each recording
+_SILENCE = RATE // 4  # at least so much of it after each recording; low places ring for long
 _PLACES = 64  # computed at a time, which bounds the memory
 
 # The membrane, in centimetres, grams and seconds
