@@ -112,10 +112,10 @@ class RunFolder:
         """Whether there is more here than what a killed process left half written."""
         return bool(set(self.path.iterdir()) - set(leftovers(self.path)))
 
-    def remove_leftovers(self) -> None:
+    def remove_leftovers(self, older_than_s: float = 0.0) -> None:
         """Remove what an earlier session of this run left half written."""
         for place in (self.path, self.plots):
-            remove_leftovers(place)
+            remove_leftovers(place, older_than_s)
 
     def how_to_mend(self) -> str:
         """For messages: what gives a finished run its damaged results again, if anything does."""

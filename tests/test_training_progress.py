@@ -1,5 +1,6 @@
 """Going on with a run: only with the recipe and data of its start, and never without a word."""
 
+import os
 import re
 import shutil
 
@@ -176,10 +177,14 @@ def stays_as_it_was(call, folder):
     """Resuming makes what was missing, network and pictures, and changes nothing."""
     before = {path: path.read_bytes() for path in folder.path.iterdir()}
     half_written = folder.path / ".network.json-abcdefgh.tmp"
-    half_written.write_text("{")
+    being_written = folder.path / ".network.json-bcdefghi.tmp"  # by another process
+    for file in (half_written, being_written):
+        file.write_text("{")
+    os.utime(half_written, times=(0, 0))
     code, out, _ = call("train", "--resume", "--out", folder.path, "--device", "cpu")
     assert code == 0
     assert not half_written.exists()
+    being_written.unlink()
     assert "The run is finished: nothing is trained or tested again" in out
     assert {path: path.read_bytes() for path in before} == before
     assert folder.network_file.is_file()

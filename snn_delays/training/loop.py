@@ -85,7 +85,7 @@ def train(
     folder.check(recipe, resume)
     reporter = reporter or Reporter()
     if resume and folder.is_finished():
-        folder.remove_leftovers()
+        folder.remove_leftovers(older_than_s=60.0)  # others may export and draw here
         reporter.message("The run is finished: nothing is trained or tested again")
         return folder.summary()
     limit, free = available_memory.total_bytes(device), available_memory.free_bytes(device)
