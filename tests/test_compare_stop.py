@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from tiny import FLAGS
 
-from snn_delays.cli import main
+from snn_delays.cli import compare, main
+from snn_delays.compare.study import Outcome
 
 
 def running(group):
@@ -24,6 +25,14 @@ def running(group):
             if own == str(group) and state != "Z":
                 found.append(process.name)
     return found
+
+
+def test_a_study_that_was_killed_as_its_folder_was_made_can_be_started(tmp_path, call, monkeypatch):
+    (tmp_path / ".study-abcdefgh.tmp.json").touch()
+    monkeypatch.setattr(compare, "_run", lambda *_: Outcome([], []))
+    code, _, err = call("compare", *FLAGS, "--out", tmp_path)
+    assert (code, err) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
 
 
 @pytest.mark.slow

@@ -103,7 +103,7 @@ def compare_command(
     from snn_delays.compare.plan import make_cells, make_jobs
     from snn_delays.compare.study import check_folder
     from snn_delays.runs import default_folder
-    from snn_delays.system.atomic import locked
+    from snn_delays.system.atomic import locked, remove_leftovers
 
     _refuse_what_has_no_effect(settings)
     arms = None if delays is None else delays.split(",")
@@ -123,6 +123,7 @@ def compare_command(
         _print_plan(cells, study, output)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "working on the study in"):
+        remove_leftovers(folder)
         study.save(folder)
         outcome = _run(jobs, folder, chosen, quiet, output)
         _report(study, cells, jobs, outcome, folder, output)

@@ -12,7 +12,7 @@ from pathlib import Path
 from snn_delays.compare.jobs import Job, Result, Runner, finished_summary
 from snn_delays.errors import RunError, SnnDelaysError
 from snn_delays.runs import Record
-from snn_delays.system.atomic import write_text
+from snn_delays.system.atomic import leftovers, write_text
 
 COLUMNS = (
     "delays",
@@ -48,7 +48,11 @@ def check_folder(out: Path, resume: bool) -> None:
     Raises:
         RunError: `out` holds something already.
     """
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if (
+        not resume
+        and out.exists()
+        and (not out.is_dir() or set(out.iterdir()) - set(leftovers(out)))
+    ):
         raise RunError(
             f"The folder {out} exists already",
             remedy="Choose another --out, or continue the study in it with --resume.",
