@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import signal
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,27 @@ def test_an_exact_tie_of_scaled_weights_is_the_same_in_brian2() -> None:
     assert report.spikes == [1]
     assert report.margin == 0
     assert report.same
+
+
+def test_ctrl_c_ends_a_run_in_brian2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended one clip, whose missing steps then differed from the engine's."""
+    needed("brian2")
+    import brian2
+
+    run, doc = brian2.Network.run, inexact(soft=True, readout="spike_count")
+
+    def interrupted(net: Any, *arguments: Any) -> None:
+        net.add(brian2.NetworkOperation(lambda: signal.raise_signal(signal.SIGINT)))
+        run(net, *arguments)
+
+    monkeypatch.setattr(brian2.Network, "run", interrupted)
+    as_imported = brian2._InterruptHandler(signal.default_int_handler)
+    before = signal.signal(signal.SIGINT, as_imported)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            verify(parse(doc), clips(doc, samples=2), "brian2")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("simulator", SIMULATORS)

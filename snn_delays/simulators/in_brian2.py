@@ -22,6 +22,7 @@ def run_clip(network: Network, counts: np.ndarray) -> list[np.ndarray]:
     import brian2
 
     brian2.prefs.codegen.target = "numpy"
+    brian2.prefs.core.stop_on_keyboard_interrupt = False  # Ctrl-C would end this clip alone
     brian2.start_scope()
     clock = brian2.Clock(dt=1 * brian2.ms)
     net, slots = brian2.Network(), ["start", "groups", "input"]
