@@ -1,6 +1,7 @@
 """The study loop: what is missing is run, failures once more, results kept; then sorted by cell."""
 
 import csv
+import errno
 import shutil
 from dataclasses import asdict, replace
 
@@ -10,7 +11,7 @@ from tiny import tiny_recipe
 
 from snn_delays.compare import jobs as jobs_module
 from snn_delays.compare.answers import VARIANTS, answers_file, read_answers
-from snn_delays.compare.jobs import finished_summary, run_job
+from snn_delays.compare.jobs import attempt, finished_summary, run_job
 from snn_delays.compare.plan import Study, make_cells, make_jobs
 from snn_delays.compare.results import collect, load_results, variant_accuracies
 from snn_delays.compare.study import check_folder, run_study, write_results
@@ -161,6 +162,18 @@ def test_what_fails_is_done_once_more_and_then_listed(study):
     assert [job for job, _ in found.finished] == moved[:3]
     assert told[-1] == ("learned, seed 1", True)
     assert len(list(csv.DictReader((elsewhere / "results.csv").open()))) == 3
+
+
+def test_a_full_disk_under_a_run_of_a_study_is_one_sentence(study, tmp_path, monkeypatch):
+    def full(folder):
+        raise OSError(errno.ENOSPC, "No space left on device", "study/none-seed0/network.json")
+
+    monkeypatch.setattr(jobs_module, "export_run", full)
+    job = replace(study[1][0], folder=tmp_path / "run")
+    shutil.copytree(study[1][0].folder, job.folder)
+    (job.folder / "network.json").unlink()
+    error = attempt(job)
+    assert str(error) == "No space left on device: study/none-seed0/network.json."
 
 
 def test_without_test_data_valid_is_compared(study):

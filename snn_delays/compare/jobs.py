@@ -17,6 +17,7 @@ from snn_delays.export import export_run
 from snn_delays.plots.run import plot_run
 from snn_delays.runs import Record, RunFolder
 from snn_delays.system.devices import check_device
+from snn_delays.system.faults import explained
 from snn_delays.training.loop import train
 from snn_delays.training.reporting import Reporter
 from snn_delays.training.tensorboard import TensorBoardReporter
@@ -108,7 +109,8 @@ def run_job(job: Job) -> Record:
 def attempt(job: Job) -> Result:
     """`run_job`, its errors returned instead of raised: a worker outlives them."""
     try:
-        return run_job(job)
+        with explained(str, str):
+            return run_job(job)
     except SnnDelaysError as error:
         return error
     except Exception as error:
