@@ -95,6 +95,7 @@ def test_half_written_files_are_removed_and_no_others(tmp_path):
     half = [tmp_path / ".recipe-abcdefgh.tmp.toml", folder.plots / ".curves-abcdefgh.tmp.png"]
     for file in (*kept, *half):
         file.touch()
+    os.utime(half[0], times=(4e9, 4e9))  # the clock was set back since
     folder.remove_leftovers()
     assert {p for p in tmp_path.rglob("*") if p.is_file()} == set(kept)
 

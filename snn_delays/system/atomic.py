@@ -99,10 +99,10 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def remove_leftovers(folder: Path, older_than_s: float = 0.0) -> None:
-    """Remove them."""
+    """Remove them, whatever the clock says unless an age is given."""
     for path in leftovers(folder):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime >= older_than_s:
+            if not older_than_s or time.time() - path.stat().st_mtime >= older_than_s:
                 path.unlink()
 
 
