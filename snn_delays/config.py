@@ -196,8 +196,9 @@ class Recipe(BaseModel):
                 pairs = ", ".join(f"{k} = {json.dumps(v)}" for k, v in given.items())
                 lines.append(f"{key} = {{ {pairs} }}")
             elif value is not None:
-                lines.append(f"{key} = {json.dumps(value)}")
-        return "\n".join(lines) + "\n"
+                # not as ASCII: JSON would write 😀 in two halves, which TOML does not know
+                lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+        return "\n".join(lines).replace("\x7f", "\\u007f") + "\n"  # TOML has no bare DEL
 
 
 def _refuse_truth(key: str, value: Any) -> None:

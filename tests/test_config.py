@@ -26,6 +26,14 @@ def test_every_built_in_recipe_loads_and_survives_its_own_toml(tmp_path):
         assert load_recipe(path) == recipe
 
 
+@pytest.mark.parametrize("init", ["runs/ö", "runs/\U0001f600", 'a "b"\\c', "a\x7f\n\tb"])
+def test_a_run_to_start_from_may_have_any_name(init, tmp_path):
+    recipe = load_recipe("shd", {"init": init})
+    path = tmp_path / "mine.toml"
+    path.write_text(recipe.to_toml(), encoding="utf-8")
+    assert load_recipe(path) == recipe
+
+
 def test_published_values_of_shd():
     recipe = load_recipe("shd-paper")
     assert (recipe.hidden, recipe.max_delay, recipe.tau) == ((256, 256), 24, 1.005)
