@@ -1,5 +1,6 @@
 """Every figure of a summary is the one of its name: of the chosen epoch, the network, the data."""
 
+from copy import copy
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -52,7 +53,7 @@ def evaluated(monkeypatch):
 def finished(**changes):
     """A network, its data and its recipe, and where its run of three epochs stood at its end."""
     recipe = tiny_recipe(name="mine", granularity="axonal", seed=5, **changes)
-    progress = Progress(HISTORY, best_epoch=2, training_seconds=4.0, sessions=[{"device": "x"}])
+    progress = Progress(HISTORY, best_epoch=2, training_seconds=7.0, sessions=[{"device": "x"}])
     return network_from_recipe(recipe, 40, 10), load_splits(recipe, None), recipe, progress
 
 
@@ -74,12 +75,23 @@ def test_figures_are_of_the_chosen_epoch_and_network(place, evaluated):
         "data": {"frames": "as GSC's"},
         "files": [asdict(file) for file in splits.files()],
         "delay_statistics": {n: asdict(s) for n, s in delay_statistics(net).items()},
-        "samples_per_second": 1920 * 3 / 4.0,
+        "samples_per_second": 822.86,  # 1920 * 3 / 7
         "versions": versions(),
         "settings": recipe.model_dump(mode="json"),
         "sessions": [{"device": "x"}],
     }
     assert found == expected
+
+
+def test_chance_is_of_the_clips_that_are_tested_else_of_those_that_chose(evaluated):
+    net, splits, recipe, progress = finished()
+    test, choosing = copy(splits.test), copy(splits.choosing)
+    test.labels, choosing.labels = test.labels % 5, choosing.labels % 2
+    chances = [
+        summarise(net, replace(splits, test=t, choosing=c), recipe, progress)["chance"]
+        for t, c in ((test, choosing), (None, choosing), (None, None))
+    ]
+    assert chances == [0.2, 0.5, 0.1]
 
 
 @pytest.mark.parametrize("protocol", ["paper", "last"])
