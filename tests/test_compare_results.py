@@ -100,6 +100,13 @@ def test_altered_spikes_are_compared_kind_by_kind_over_shared_seeds():
     }
 
 
+def test_rounding_is_what_integer_delays_answer_right_beyond_real_ones():
+    found = result("none", {0: ([1, 0, 0, 0],), 1: ([1, 1, 0, 0],)})
+    assert found.rounded.values == (0.25, 0.5)
+    assert found.live == (0.75 + 0.5) / 2
+    assert found.rounding.values == (-0.5, 0.0)
+
+
 def test_a_figure_is_that_of_every_seed():
     summaries = {0: {"wall_seconds": 1.0}, 1: {"wall_seconds": 4.0}}
     assert result("none", {0: ([1],)}, (), summaries).figure("wall_seconds").values == (1.0, 4.0)
@@ -144,6 +151,7 @@ def test_runs_that_were_not_tested_are_named(finished):
     runs = [finished("none", 0, [1, 0]), finished("none", 1, [1, 0], split="valid")]
     with pytest.raises(RunError, match=r"1 of 2 runs .* Not tested: none-seed1\.$"):
         collect([cell("none")], runs)
+    assert collect([cell("none")], runs[1:]).split == "valid"
 
 
 def test_another_file_at_one_setting_is_refused_by_both_hashes_packed_or_not(finished):
