@@ -64,6 +64,14 @@ def test_the_verdict_compares_learned_with_the_best_other_fixed_and_none():
     assert warnings(results) == []
 
 
+def test_the_verdict_names_the_best_other_arm_where_learned_is_the_best_of_all():
+    arms = {"none": [0.1], "fixed": [0.4], "learned": [0.8], "axonal": [0.6], "matched": [0.5]}
+    assert verdict(results_of(arms), ()).endswith(
+        " (one seed): 20.0 points more than learned delays per input; 40.0 points more than fixed "
+        "random delays; 70.0 points more than no delays."
+    )
+
+
 def test_the_verdict_says_when_training_was_cut_short():
     short = results_of({"learned": [0.5]}, recipe=load_recipe("shd", {"epochs": 8}))
     assert verdict(short, ()) == (
@@ -166,7 +174,7 @@ def test_an_interval_without_width_is_warned_of():
 
 def test_figures_have_a_true_minus_and_no_negative_zero():
     assert [signed(s) for s in (0.0123, -0.004, -0.0001, 0.0)] == ["+1.2", "−0.4", "+0.0", "+0.0"]
-    assert points(-0.0001) == "0.0"
+    assert (signed(-0.6), points(0.6), points(-0.0001)) == ("−60.0", "60.0", "0.0")
 
 
 def test_weak_protocols_and_missing_runs_are_warned_of():
