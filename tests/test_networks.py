@@ -158,6 +158,12 @@ def test_bad_input_is_refused():
         net(clips(), torch.ones(3, dtype=torch.bool))
     with pytest.raises(ShapeError, match="True step for every clip"):
         net(clips(), torch.zeros(17, dtype=torch.bool))
+    for mask, got in (([True], "list"), (torch.ones(17, device="meta"), "meta")):
+        with pytest.raises(ShapeError, match=f"`mask` must be a tensor on cpu; got {got}"):
+            net(clips(), mask)
+    for shape in ((0, 5, 4), (12, 5, 0)):
+        with pytest.raises(ShapeError, match="at least one step and one class"):
+            class_scores(torch.zeros(shape), "mean")
     with pytest.raises(SnnDelaysError, match="`readout` must be one of"):
         network(readout="first")
     with pytest.raises(SnnDelaysError, match="`hidden` must be"):
