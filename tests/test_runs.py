@@ -88,6 +88,15 @@ def test_a_run_that_lacks_a_file_is_not_finished(copied, name):
     assert not copied.is_finished()
 
 
+def test_a_finished_run_does_not_go_on_with_the_recipe_it_was_edited_to(copied):
+    copied.check(copied.recipe(), resume=True)
+    edited = tiny_recipe(epochs=4, seed=7)
+    copied.start(edited)
+    for recipe in (edited, copied.settings()):
+        with pytest.raises(RunError, match=r"another recipe \(different: .*seed\)"):
+            copied.check(recipe, resume=True)
+
+
 def test_half_written_files_are_removed_and_no_others(tmp_path):
     folder = RunFolder(tmp_path)
     folder.plots.mkdir()
