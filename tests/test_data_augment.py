@@ -222,6 +222,24 @@ def test_a_seed_fixes_each_one(name):
     torch.testing.assert_close(targets.sum(1), torch.ones(SAMPLES))
 
 
+@pytest.mark.parametrize(
+    ("settings", "alter"),
+    [
+        ({"channel_shift": 2}, lambda e, g: augment.shift_channels(e, SAMPLES, 2, CHANNELS, g)),
+        ({"channel_jitter": 1.5}, lambda e, g: augment.jitter_channels(e, 1.5, CHANNELS, g)),
+        ({"time_shift_ms": 30.5}, lambda e, g: augment.shift_time(e, SAMPLES, 30_500, g)),
+        ({"time_warp": 0.3}, lambda e, g: augment.warp_time(e, SAMPLES, 0.3, g)),
+        ({"drop": 0.3}, lambda e, g: augment.drop_events(e, 0.3, g)),
+        ({"noise": 9.0}, lambda e, g: augment.add_noise(e, SAMPLES, 9, 200_000, CHANNELS, g)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_each_setting_of_spikes_arrives_in_its_unit(settings, alter, seed):
+    expected = DATA.count(alter(DATA.events(ALL), generator(seed)), SAMPLES)
+    assert torch.equal(augmented_batch(DATA, ALL, seed, **settings)[0], expected)
+
+
 def test_frames_know_shifts_and_cut_mix_only():
     zeros = np.zeros(4, np.int64)
     frames = Frames(
