@@ -88,7 +88,8 @@ def _read(
     try:
         return np.array(flat, dtype=dtype).reshape(shape)
     except OverflowError:
-        bad = next(i for i, number in enumerate(flat) if abs(number) > 1 << 62)
+        most = np.iinfo(dtype).max if dtype.kind == "i" else int(np.finfo(dtype).max)
+        bad = next(i for i, number in enumerate(flat) if not -most - 1 <= number <= most)
         index = tuple(int(i) for i in np.unravel_index(bad, shape))
         raise refusal(index_path(index), what, shown(flat[bad])) from None
 
