@@ -11,19 +11,23 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from data_helpers import random_store
+from data_helpers import random_store, store_of
 from rich.console import Console
 from tiny import FLAGS
 
 from snn_delays.cli.console import CountReporter
 from snn_delays.cli.data import _how_to_train, _to_do_first
+from snn_delays.cli.evaluate import _evaluate_variants
 from snn_delays.cli.train import offer_to_fetch
 from snn_delays.data import fetch as fetch_module
 from snn_delays.data.download import Archive
+from snn_delays.data.dataset import SpikeDataset
 from snn_delays.data.events import take_clips
 from snn_delays.data.hdf5 import read_events, write_events
 from snn_delays.data.sources import PARTS
+from snn_delays.data.variants import Variant
 from snn_delays.errors import DataError
+from snn_delays.plots.run import variant_curves
 
 
 def test_list_shows_every_data_set_and_what_is_there(call, shd_folder, tmp_path, monkeypatch):
@@ -199,6 +203,19 @@ def test_variants_are_drawn_by_the_seed_that_is_given(call, trained, tmp_path, m
     assert call(*words)[0] == 0
     assert call(*words, "--seed", 7)[0] == 0
     assert seeds == [0, 7]
+
+
+def test_chance_in_the_picture_of_variants_is_that_of_the_clips(tmp_path, monkeypatch):
+    """Of eight clips six are of one class, of three."""
+    store = store_of([[(0, 0)]] * 8, [0, 0, 0, 0, 0, 0, 1, 2])
+    data = SpikeDataset(store, range(8), dt_ms=10, steps=3, channel_bin=1)
+    drawn = []
+    monkeypatch.setattr(
+        "snn_delays.plots.run.variant_curves", lambda *a: drawn.append(a) or variant_curves(*a)
+    )
+    variants, output = [Variant("reverse")], Console(file=io.StringIO())
+    _evaluate_variants(data, 0.5, lambda _: 0.25, variants, 0, tmp_path / "a.png", output)
+    assert drawn == [([("reverse", None, 0.25)], 0.5, 0.75)]
 
 
 def test_counts_in_lines_where_there_is_no_terminal():

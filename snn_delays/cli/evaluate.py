@@ -166,6 +166,7 @@ def _evaluate_variants(
     from snn_delays.data.variants import altered
     from snn_delays.plots.drawing import save_figure
     from snn_delays.plots.run import variant_curves
+    from snn_delays.training.summary import commonest_share
 
     accuracies = [score(altered(data, variant, seed)) for variant in variants]
     table = Table("variant", "strength", "accuracy", title=f"{data.name}, altered")
@@ -174,5 +175,5 @@ def _evaluate_variants(
         table.add_row(variant.kind, variant.strength_text(), percent(accuracy))
     output.print(table)
     points = [(v.kind, v.strength, a) for v, a in zip(variants, accuracies, strict=True)]
-    save_figure(variant_curves(points, plain, 1 / len(data.classes)), plot)
+    save_figure(variant_curves(points, plain, commonest_share(data)), plot)
     output.print(f"Picture: [bold]{escape(str(plot))}[/]")
