@@ -171,6 +171,7 @@ def test_the_picture_has_a_panel_for_each_kind():
     points = [("jitter", 5.0, 0.8), ("jitter", 20.0, 0.4), ("delete", 0.5, 0.6)]
     figure = variant_curves(points, 0.9, 0.1)
     assert [axis.get_xlabel() for axis in figure.axes] == ["jitter (ms)", "delete (share)"]
+    assert figure.axes[0].get_ylabel() == "accuracy (%)"
     x, y = figure.axes[0].lines[0].get_data()
     assert list(x) == [0, 5, 20]
     np.testing.assert_allclose(y, [90, 80, 40])
