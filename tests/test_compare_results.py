@@ -142,6 +142,11 @@ def test_few_answers_may_differ_from_what_the_summary_counted(finished, clips, a
         collect([cell("none")], [run])
 
 
+def test_as_many_clips_are_answered_as_the_summary_counts(finished):
+    with pytest.raises(RunError, match="answers to other clips"):
+        collect([cell("none")], [finished("none", 0, [1, 0], test_clips=3)])
+
+
 def test_a_run_that_answers_nothing_right_was_tested_all_the_same(finished):
     runs = [finished("none", seed, [0, 0, 0]) for seed in range(2)]
     assert collect([cell("none")], runs).split == "test"
