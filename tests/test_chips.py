@@ -153,6 +153,26 @@ def test_weights_are_too_large_on_either_side_of_0():
     assert found == ["layer 0: 21 weights of more than 8 bits"]
 
 
+@pytest.mark.parametrize("scale_of", ["output", "layer"])
+def test_integers_that_fit_are_kept(scale_of):
+    doc = document()
+    weights = [[[1], [-2], [3], [0], [1]]] * 7
+    doc["layers"][0] |= {"weights": weights, "weight_scale": 0.01}
+    first = fit(parse(doc), CHIPS["loihi2"], scale_of=scale_of).layers[0]
+    np.testing.assert_array_equal(first.weights, weights)
+    assert set(first.weight_scale.tolist()) == {0.01}
+
+
+def test_several_scales_are_counted_where_a_layer_may_have_one():
+    doc = document()
+    row = [[1], [-2], [3], [0], [1]]
+    doc["layers"][0] |= {"weights": [row] * 7, "weight_scale": [0.01] * 6 + [0.02]}
+    for scale_of, count in (("output", 0), ("layer", 1)):
+        found = violations(parse(doc), CHIPS["generic"], scale_of=scale_of)
+        said = [str(v) for v in found if v.layer == 0]
+        assert said == ["layer 0: 2 weight scales, where a layer may have one"] * count
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_scale_of_zero_is_below_limits_that_are_not_known():
     doc = document()
