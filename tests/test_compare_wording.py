@@ -10,6 +10,7 @@ from snn_delays.compare.answers import Answers
 from snn_delays.compare.plan import Cell
 from snn_delays.compare.results import CellResult, Results
 from snn_delays.compare.wording import (
+    p_text,
     points,
     recipe_text,
     signed,
@@ -175,6 +176,11 @@ def test_an_interval_without_width_is_warned_of():
 def test_figures_have_a_true_minus_and_no_negative_zero():
     assert [signed(s) for s in (0.0123, -0.004, -0.0001, 0.0)] == ["+1.2", "−0.4", "+0.0", "+0.0"]
     assert (signed(-0.6), points(0.6), points(-0.0001)) == ("−60.0", "60.0", "0.0")
+
+
+def test_a_p_value_has_two_digits_or_is_below_a_thousandth():
+    found = [p_text(p) for p in (None, 0.00099, 0.001, 2 / 1024, 0.25, 1.0)]
+    assert found == ["–", "< 0.001", "0.001", "0.002", "0.25", "1"]
 
 
 def test_weak_protocols_and_missing_runs_are_warned_of():
