@@ -200,20 +200,6 @@ def test_layers_must_chain() -> None:
         parse(doc)
 
 
-@pytest.mark.parametrize(
-    ("field", "fine", "huge"),
-    [("delays", 2**63 - 1, 2**64 + 1), ("weights", 10**300, -(10**400))],
-    ids=["delays", "weights"],
-)
-def test_of_large_numbers_the_one_that_is_too_large_is_named(field, fine, huge) -> None:
-    doc = document()
-    doc["layers"][0][field][0][0][0] = fine
-    doc["layers"][0][field][0][1][0] = huge
-    message = rf"`layers\[0\]\.{field}\[0\]\[1\]\[0\]` must .* got an integer of more than 64 bits"
-    with pytest.raises(NetworkFormatError, match=message):
-        parse(doc)
-
-
 def test_only_the_last_layer_integrates() -> None:
     doc = document()
     doc["layers"][0]["neuron"] = doc["layers"][1]["neuron"]
