@@ -232,7 +232,7 @@ def test_a_seed_fixes_each_one(name):
         ({"drop": 0.3}, lambda e, g: augment.drop_events(e, 0.3, g)),
         ({"noise": 9.0}, lambda e, g: augment.add_noise(e, SAMPLES, 9, 200_000, CHANNELS, g)),
     ],
-    ids=str,
+    ids=["channel_shift", "channel_jitter", "time_shift", "time_warp", "drop", "noise"],
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_each_setting_of_spikes_arrives_in_its_unit(settings, alter, seed):
