@@ -160,8 +160,10 @@ def test_what_nir_cannot_say_is_refused() -> None:
 def test_weights_that_are_no_multiples_of_their_scale_are_refused() -> None:
     graph = to_nir(sparse(scaled=True))
     linear = next(n for n in graph.nodes.values() if type(n).__name__ in ("Linear", "Affine"))
-    linear.weight = linear.weight + 0.5
-    with pytest.raises(NetworkFormatError, match="must be a whole number times the output's"):
+    linear.weight = linear.weight.copy()
+    linear.weight[[2, 4], [3, 0]] += 0.5
+    said = "`layer0`, output 2, input 3 must be a whole number times the output's"
+    with pytest.raises(NetworkFormatError, match=said):
         from_nir(graph)
 
 
