@@ -168,6 +168,8 @@ def test_bad_input_is_refused():
         network(readout="first")
     with pytest.raises(SnnDelaysError, match="`hidden` must be"):
         DelaySNN(6, [], 4, max_delay=5)
+    with pytest.raises(SnnDelaysError, match="`classes` must be"):
+        DelaySNN(6, [3], 0, max_delay=5)
 
 
 def test_one_clip_of_one_step_is_no_batch_to_train_on():
