@@ -65,6 +65,12 @@ def test_the_verdict_compares_learned_with_the_best_other_fixed_and_none():
     assert warnings(results) == []
 
 
+def test_a_tiny_corrected_p_is_said_to_be_below_a_thousandth():
+    twelve = [k / 1000 for k in range(12)]
+    results = results_of({"none": [0.1 + k for k in twelve], "learned": [0.8 - k for k in twelve]})
+    assert ", corrected p < 0.001)." in verdict(results, ())
+
+
 def test_the_verdict_names_the_best_other_arm_where_learned_is_the_best_of_all():
     arms = {"none": [0.1], "fixed": [0.4], "learned": [0.8], "axonal": [0.6], "matched": [0.5]}
     assert verdict(results_of(arms), ()).endswith(
