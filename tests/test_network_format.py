@@ -162,6 +162,7 @@ REFUSED = [
     (("layers", 0, "weights"), [[[1.0]]], "`layers[0].weights` must be of shape [7, 5, 1]"),
     (("layers", 0, "weight_scale"), 0.5, "`layers[0].weight_scale` must be absent"),
     (("layers", 0, "bias"), [0.0], "`layers[0].bias` must be of shape [7]"),
+    (("layers", 0, "bias"), "x", "`layers[0].bias` must be a finite number; got 'x'"),
     (("layers", 0, "max_delay"), 10**12, "`layers[0].max_delay` must be less"),
     (("layers", 0, "in_features"), 10**12, "`layers[0].in_features` must be less"),
     (("layers", 0, "neuron", "model"), "izhikevich", "`layers[0].neuron.model` must be one of"),
