@@ -1,7 +1,7 @@
 """What a study found, in sentences: the verdict, and what to beware of."""
 
 import re
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 from tiny import tiny_recipe
@@ -168,6 +168,16 @@ def test_two_seeds_are_warned_of():
     assert warnings(two)[0].startswith("Two seeds: where they differ much")
     assert "four times as wide as it need be on average" in warnings(two)[0]
     assert "Two seeds" not in " ".join(warnings(results_of({"learned": [0.8, 0.9, 0.85]})))
+
+
+def test_of_a_single_clip_no_interval_is_known():
+    cells = [
+        replace(c, answers={s: Answers(*(v[..., :1] for v in astuple(a))) for s, a in all_of})
+        for c in results_of({"none": [0.0, 0.0], "learned": [1.0, 1.0]}).cells
+        if (all_of := c.answers.items())
+    ]
+    words = verdict(Results("test", cells), ())
+    assert words.endswith("(2 seeds, 95 % interval –): 100.0 points more than no delays.")
 
 
 def test_an_interval_without_width_is_warned_of():
