@@ -155,6 +155,7 @@ REFUSED = [
     (("layers", 0, "weights", 1, 1, 0), None, "`layers[0].weights[1][1][0]` must be a finite"),
     (("layers", 0, "weights", 1, 1, 0), float("nan"), "`layers[0].weights[1][1][0]` must be a fin"),
     (("layers", 0, "weights", 1, 1, 0), 10**400, "`layers[0].weights[1][1][0]` must be a finite"),
+    (("layers", 0, "weights", 1), "x", "`layers[0].weights[1]` must be a list of 5; got 'x'"),
     (("layers", 0, "weights", 1, 1), "x", "`layers[0].weights[1][1]` must be a list of 1"),
     (("layers", 0, "weights", 0), [[1.0]] * 4, "`layers[0].weights[0]` must be a list of 5; got a"),
     (("layers", 0, "weights", 0, 0), [1.0, 1.0], "`layers[0].weights[0][0]` must be a list of 1"),
