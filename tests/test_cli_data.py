@@ -20,8 +20,8 @@ from snn_delays.cli.data import _how_to_train, _to_do_first
 from snn_delays.cli.evaluate import _evaluate_variants
 from snn_delays.cli.train import offer_to_fetch
 from snn_delays.data import fetch as fetch_module
-from snn_delays.data.download import Archive
 from snn_delays.data.dataset import SpikeDataset
+from snn_delays.data.download import Archive
 from snn_delays.data.events import take_clips
 from snn_delays.data.hdf5 import read_events, write_events
 from snn_delays.data.sources import PARTS

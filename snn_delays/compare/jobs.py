@@ -109,7 +109,7 @@ def run_job(job: Job) -> Record:
 def attempt(job: Job) -> Result:
     """`run_job`, its errors returned instead of raised: a worker outlives them."""
     try:
-        with explained(str, str):
+        with explained():
             return run_job(job)
     except SnnDelaysError as error:
         return error

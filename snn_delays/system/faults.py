@@ -51,12 +51,14 @@ def is_bad_name(error: OSError) -> bool:
 
 
 @contextmanager
-def explained(kept: Callable[[], str], short_of_memory: Callable[[], str]) -> Iterator[None]:
+def explained(
+    kept: Callable[[], str] = str, short_of_memory: Callable[[], str] = str
+) -> Iterator[None]:
     """Turn faults of the machine into `MachineFault`, and those of a name into bad input.
 
     Args:
-        kept: says what is safe, once a fault has come.
-        short_of_memory: says what to change where memory ran out.
+        kept: says what is safe, once a fault has come; nothing by default.
+        short_of_memory: says what to change where memory ran out; likewise.
     """
     try:
         yield
