@@ -88,7 +88,7 @@ def test_training_without_data_names_the_command_that_fetches_it(call, tmp_path,
 
 def test_at_a_terminal_training_asks_before_it_downloads(shd_folder, tmp_path, monkeypatch):
     questions, fetched = [], []
-    monkeypatch.setattr("snn_delays.cli.data.fetch_data", lambda *words: fetched.append(words))
+    monkeypatch.setattr("snn_delays.cli.train.fetch_data", lambda *words: fetched.append(words))
 
     def answer(given):
         return lambda question: questions.append(question) or given

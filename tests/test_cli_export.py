@@ -222,7 +222,7 @@ def test_netx_is_measured_as_it_is_rounded(call, trained, tmp_path, monkeypatch)
     from snn_delays.interchange.netx import netx_network
 
     seen = []
-    monkeypatch.setattr("snn_delays.cli.export_report.report", lambda *words: seen.append(words))
+    monkeypatch.setattr("snn_delays.cli.export.report", lambda *words: seen.append(words))
     words = ["export", trained[0].path, "--to", "netx", "--fit", "-o", tmp_path / "net.net"]
     assert call(*words)[0] == 0
     original, written = seen[0][:2]

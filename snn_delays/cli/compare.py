@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import CountReporter, console, duration, percent
 from snn_delays.cli.runners import EngineName, Workforce, choose_workforce
 from snn_delays.cli.train import resolve_recipe
 from snn_delays.errors import Interrupted, RunError, SnnDelaysError, TrainingError
+from snn_delays.runs import default_folder
+from snn_delays.system.atomic import locked, remove_leftovers
 
 if TYPE_CHECKING:
     from snn_delays.compare.jobs import Job, Result
@@ -102,8 +105,6 @@ def compare_command(
     """
     from snn_delays.compare.plan import make_cells, make_jobs
     from snn_delays.compare.study import check_folder
-    from snn_delays.runs import default_folder
-    from snn_delays.system.atomic import locked, remove_leftovers
 
     _refuse_what_has_no_effect(settings)
     arms = None if delays is None else delays.split(",")
@@ -283,8 +284,6 @@ class _Progress:
 
 
 def _print_plan(cells: Sequence[Cell], study: Study, output: Any) -> None:
-    from rich.table import Table
-
     from snn_delays.compare.plan import ARMS
     from snn_delays.compare.wording import seeds_text
 
@@ -305,8 +304,6 @@ def _print_plan(cells: Sequence[Cell], study: Study, output: Any) -> None:
 
 
 def _print_table(results: Results, seeds: int, output: Any) -> None:
-    from rich.table import Table
-
     from snn_delays.compare.wording import interval, points, seeds_text
 
     axes = [name for name, _ in results.cells[0].cell.setting]

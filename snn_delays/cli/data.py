@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import CountReporter, TerminalDownload, console
 from snn_delays.config import Dataset
+from snn_delays.data.download import DownloadReporter
+from snn_delays.data.sources import PARTS, SOURCES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,7 +55,6 @@ def fetch_command(
 
 def fetch_data(dataset: str, data_dir: Path, quiet: bool) -> None:
     """Download a data set with bars that show rate and time left, and say where it lies."""
-    from snn_delays.data.download import DownloadReporter
     from snn_delays.data.fetch import fetch
 
     output = console()
@@ -65,9 +67,6 @@ def fetch_data(dataset: str, data_dir: Path, quiet: bool) -> None:
 @opt.add_command(app, "list")
 def list_command(data_dir: opt.DataDirOption = None) -> None:
     """Show every data set: licence, size, splits, and whether it is there and intact."""
-    from rich.table import Table
-
-    from snn_delays.data import SOURCES
     from snn_delays.data.presence import presence
 
     table = Table("name", "what", "here", show_lines=True)
@@ -151,8 +150,6 @@ def _report(output_console: Console, written: dict[Path, EventStore], output: Pa
 
 def _to_do_first(stores: list[EventStore], units: int) -> str:
     """What `data split` or `train` would refuse these files for; nothing if they are good."""
-    from snn_delays.data.sources import PARTS, SOURCES
-
     if units > SOURCES["ssc"].channels:
         return f"give its channels numbers from 0 to {SOURCES['ssc'].channels - 1}"
     wanted, where = (1, "in each split") if len(stores) > 1 else (len(PARTS), "one for each split")
@@ -166,7 +163,6 @@ def _to_do_first(stores: list[EventStore], units: int) -> str:
 
 def _how_to_train(written: list[Path], output: Path, clips: int, units: int = 700) -> list[str]:
     """The commands that lead from these files, one or one for each split, to a trained network."""
-    from snn_delays.data.sources import PARTS
     from snn_delays.data.splitting import split_path
 
     named, make = output.with_name("ssc.h5"), []
@@ -194,8 +190,6 @@ def inspect_command(
     file: Annotated[Path, typer.Argument(help="A file in the SHD layout, .h5 or .h5.gz.")],
 ) -> None:
     """Show what a spike file holds, and what is wrong with it."""
-    from rich.table import Table
-
     from snn_delays.data.inspect import describe
 
     table = Table(title=escape(str(file)), show_header=False)

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import check_picture, console, percent
 from snn_delays.config import Dataset
 from snn_delays.errors import SnnDelaysError
+from snn_delays.runs import RunFolder
 from snn_delays.words import Split
 
 if TYPE_CHECKING:
@@ -91,7 +93,6 @@ def _evaluate_run(
 ) -> tuple[ClipDataset, float, Score]:
     from snn_delays.evaluation import check_data_fits, evaluate
     from snn_delays.nn import round_delays
-    from snn_delays.runs import RunFolder
     from snn_delays.system.devices import check_device
     from snn_delays.training.assembly import load_split, load_trained
 
@@ -161,8 +162,6 @@ def _evaluate_variants(
     output: Any,
 ) -> None:
     """A table of accuracies, and a picture."""
-    from rich.table import Table
-
     from snn_delays.data.variants import altered
     from snn_delays.plots.drawing import save_figure
     from snn_delays.plots.run import variant_curves

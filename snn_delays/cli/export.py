@@ -12,7 +12,10 @@ from rich.markup import escape
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import console
+from snn_delays.cli.export_report import report
 from snn_delays.errors import SnnDelaysError
+from snn_delays.runs import RunFolder
+from snn_delays.system.atomic import write_json
 from snn_delays.words import ScaleOf
 
 if TYPE_CHECKING:
@@ -127,15 +130,11 @@ def export_command(
     network = _write(network, path, to)
     _say_what(network, path)
     _say_what_differs(network, to, target if fit else None)
-
-    from snn_delays.cli.export_report import report
-
     report(original, network, recipe, source, data_dir)
 
 
 def _write_schema(output: Path | None) -> None:
     from snn_delays.network_format import json_schema
-    from snn_delays.system.atomic import write_json
 
     if output is None:
         print(json.dumps(json_schema(), indent=2))
@@ -184,7 +183,6 @@ def _read(source: Path) -> tuple[Network, Recipe | None]:
 
             return load_network(source), None
     from snn_delays.export import run_network
-    from snn_delays.runs import RunFolder
 
     folder = RunFolder(source)
     return run_network(folder), folder.recipe()

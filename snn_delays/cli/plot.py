@@ -11,6 +11,7 @@ from rich.markup import escape
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import check_picture, console
 from snn_delays.errors import DataError, SnnDelaysError
+from snn_delays.runs import RunFolder
 
 
 def plot_command(
@@ -50,7 +51,6 @@ def plot_command(
             remedy="Name the network.json of the run, and DATA.",
         )
     from snn_delays.plots.run import plot_run
-    from snn_delays.runs import RunFolder
 
     for path in plot_run(RunFolder(source), data_dir):
         console().print(escape(str(path)))

@@ -11,15 +11,17 @@ from rich.markup import escape
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import TerminalReporter, console, duration, percent
-from snn_delays.config import Dataset
+from snn_delays.cli.data import fetch_data
+from snn_delays.config import Dataset, Recipe, load_recipe, parse_overrides
+from snn_delays.data.sources import DATA_DIR, find_source, is_missing
 from snn_delays.errors import DataError, Interrupted, MachineFault, RunError
+from snn_delays.runs import RunFolder, default_folder
+from snn_delays.system.faults import explained
+from snn_delays.training.reporting import Reporter, Reporters
 from snn_delays.words import Delays
 
 if TYPE_CHECKING:
-    from snn_delays.config import Recipe
     from snn_delays.distributed import World
-    from snn_delays.runs import RunFolder
-    from snn_delays.training.reporting import Reporter
 
 _COSTLY_ROUNDING = 0.05
 """The share of clips that rounding may cost before it is worth a word."""
@@ -80,9 +82,7 @@ def train_command(
     [bold]snn-delays train --dataset shd --data-dir DIR[/bold]
     """
     from snn_delays.cli.spread import follow, leading
-    from snn_delays.config import parse_overrides
     from snn_delays.distributed import launched_rank
-    from snn_delays.runs import RunFolder, default_folder
 
     if deterministic:
         from snn_delays.system.devices import be_deterministic
@@ -127,9 +127,6 @@ def train_command(
 
 def offer_to_fetch(dataset: str, data_dir: Path | None, quiet: bool) -> None:
     """Ask at a terminal whether missing data shall be downloaded; without a yes, nothing is."""
-    from snn_delays.cli.data import fetch_data
-    from snn_delays.data.sources import DATA_DIR, find_source, is_missing
-
     source, folder = find_source(dataset), data_dir or DATA_DIR
     if is_missing(source, data_dir):
         size = sum(source.archives.values())
@@ -145,8 +142,6 @@ def resolve_recipe(
     given: dict[str, Any],
 ) -> Recipe:
     """The recipe of `source` (else of the data set), with `--set` and the given flags on top."""
-    from snn_delays.config import load_recipe, parse_overrides
-
     flags = {k: v for k, v in given.items() if v is not None}
     name = (dataset or "synthetic") if source is None else source
     return load_recipe(name, {**parse_overrides(settings or []), **flags})
@@ -165,7 +160,6 @@ def train_to_folder(
     """Train, export and plot into a run folder; `output` None is quiet."""
     from snn_delays.export import export_run
     from snn_delays.system.devices import check_device
-    from snn_delays.system.faults import explained
     from snn_delays.training.loop import train
 
     reporter = _reporter(folder, output, tensorboard)
@@ -196,8 +190,6 @@ def train_to_folder(
 
 def _reporter(folder: RunFolder, output: Any, tensorboard: bool) -> Reporter:
     """What is told of the run: the terminal, TensorBoard, both or neither."""
-    from snn_delays.training.reporting import Reporters
-
     told: list[Reporter] = [] if output is None else [TerminalReporter(output)]
     if tensorboard:
         from snn_delays.training.tensorboard import TensorBoardReporter

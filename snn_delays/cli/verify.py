@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.table import Table
 
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import console
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from snn_delays.simulators.verify import Report
 
 
@@ -52,8 +51,6 @@ def verify_command(
 
 def _table(report: Report) -> Table:
     """What was compared, how many there are, and how many differ."""
-    from rich.table import Table
-
     table = Table(title=f"Engine and {report.simulator} {report.version}, {report.clips} clips")
     table.add_column("compared")
     table.add_column("engine", justify="right")
