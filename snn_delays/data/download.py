@@ -121,13 +121,13 @@ def by_hand(archive: Archive, folder: Path) -> str:
     proof = f", {algorithm} {expected}" if expected else ""
     return (
         f"By hand: download {archive.url} (about {archive.megabytes} MB{proof}) "
-        f"and unpack it in {folder / archive.folder}"
+        f"and unpack it in {folder / archive.folder}."
     )
 
 
 def _failed(archive: Archive, folder: Path, reason: str) -> DownloadError:
     return DownloadError(
-        f"{archive.filename} could not be fetched ({reason})", remedy=by_hand(archive, folder) + "."
+        f"{archive.filename} could not be fetched ({reason})", remedy=by_hand(archive, folder)
     )
 
 

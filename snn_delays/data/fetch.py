@@ -46,10 +46,9 @@ def archives(name: str) -> list[Archive]:
         extra = "gsc" if name == "gsc" else "fetch"
         plain = " ".join(
             by_hand(
-                Archive(source.address + filename, "", size, source.folder or ""),
+                Archive(source.address + filename, "", size, source.folder),
                 Path("your data folder"),
             )
-            + "."
             for filename, size in source.archives.items()
         )
         raise DataError(
@@ -80,7 +79,7 @@ def _from_torchaudio(source: Source) -> list[Archive]:
             url,
             f"sha256:{speechcommands._CHECKSUMS[url]}",
             source.archives[filename],
-            source.folder or "",
+            source.folder,
         )
         for url in urls
     ]
@@ -158,7 +157,7 @@ def _have(
     try:
         packed = download(archive, folder, reporter=reporter, **options)
     except DataError as error:
-        remedy = " ".join(by_hand(other, folder) + "." for other in others)
+        remedy = " ".join(by_hand(other, folder) for other in others)
         raise type(error)(str(error), remedy=remedy) from error
     reporter.message(f"Unpacking {archive.filename}")
     unpack(packed, target)
