@@ -5,6 +5,7 @@ Kept in the run folder as `answers.npz`, so that a report needs neither data nor
 
 from __future__ import annotations
 
+import math
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_delays.data import SpikeDataset
-from snn_delays.data.variants import altered, parse_variants
+from snn_delays.data.variants import Variant, altered, parse_variants
 from snn_delays.errors import RunError
 from snn_delays.evaluation import evaluate
 from snn_delays.nn import round_delays
@@ -48,6 +49,13 @@ class Answers:
     strengths: NDArray[np.float64]
     altered: Ints
 
+    def variants(self) -> list[Variant]:
+        """How the spikes were altered; none for frames."""
+        return [
+            Variant(kind, None if math.isnan(strength) else strength)
+            for kind, strength in zip(self.kinds.tolist(), self.strengths.tolist(), strict=True)
+        ]
+
 
 def answers_file(folder: RunFolder) -> Path:
     """Where the answers of a run lie."""
@@ -57,14 +65,9 @@ def answers_file(folder: RunFolder) -> Path:
 def are_current(folder: RunFolder) -> bool:
     """Whether a run has answered all of `VARIANTS`, or none, where the data are frames."""
     try:
-        answers = read_answers(folder)
-    except RunError:  # none yet, damaged, or an older version's
+        return read_answers(folder).variants() in (parse_variants(VARIANTS), [])
+    except (RunError, ValueError):  # none yet, damaged, or an older version's
         return False
-    variants = parse_variants(VARIANTS)
-    strengths = np.array([variant.strength for variant in variants], float)
-    same = answers.kinds.tolist() == [variant.kind for variant in variants]
-    same = same and np.array_equal(answers.strengths, strengths, equal_nan=True)
-    return same or len(answers.kinds) == 0
 
 
 def write_answers(folder: RunFolder, data_dir: Path | None, device: str) -> None:

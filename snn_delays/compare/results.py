@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,19 +222,11 @@ def shared_seeds(first: CellResult, second: CellResult) -> list[int]:
     return [seed for seed in first.answers if seed in second.answers]
 
 
-def variants_of(result: CellResult) -> list[Variant]:
-    """The kinds of altered spikes that the runs of a cell answered; none for frames."""
-    first = next(iter(result.answers.values()))
-    return [
-        Variant(kind, None if math.isnan(strength) else strength)
-        for kind, strength in zip(first.kinds.tolist(), first.strengths.tolist(), strict=True)
-    ]
-
-
 def variant_accuracies(result: CellResult) -> dict[Variant, Spread]:
-    """Accuracy with integer delays on each kind of altered spikes."""
+    """Accuracy with integer delays on each kind of altered spikes; none for frames."""
     right = result.right_when_altered(result.answers)
-    return dict(zip(variants_of(result), map(accuracy, right), strict=True))
+    variants = next(iter(result.answers.values())).variants()
+    return dict(zip(variants, map(accuracy, right), strict=True))
 
 
 def variant_differences(first: CellResult, second: CellResult) -> list[Spread]:
