@@ -6,6 +6,7 @@ All sizes are arguments; nothing here knows about data or files.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, get_args
 
 import torch
@@ -160,31 +161,26 @@ class DelaySNN(nn.Module):
         widths = [check_whole(f"hidden[{i}]", n, 1, MAX_FEATURES) for i, n in enumerate(hidden)]
         in_features = check_whole("in_features", in_features, 1, MAX_FEATURES)
         classes = check_whole("classes", classes, 1, MAX_FEATURES)
-
-        def synapses(inputs: int, outputs: int) -> DelayLinear:
-            return DelayLinear(
-                inputs,
-                outputs,
-                max_delay=max_delay,
-                kernel_count=kernel_count,
-                bias=bias,
-                delays=delays,
-                granularity=granularity,
-                sigma=sigma,
-            )
-
-        def neuron() -> nn.Module:
-            return neurons.lif(
-                tau=tau,
-                v_threshold=v_threshold,
-                v_reset=v_reset,
-                decay_input=decay_input,
-                learn_tau=learn_tau,
-                surrogate_name=surrogate,
-                surrogate_alpha=surrogate_alpha,
-                detach_reset=detach_reset,
-            )
-
+        synapses = partial(
+            DelayLinear,
+            max_delay=max_delay,
+            kernel_count=kernel_count,
+            bias=bias,
+            delays=delays,
+            granularity=granularity,
+            sigma=sigma,
+        )
+        neuron = partial(
+            neurons.lif,
+            tau=tau,
+            v_threshold=v_threshold,
+            v_reset=v_reset,
+            decay_input=decay_input,
+            learn_tau=learn_tau,
+            surrogate_name=surrogate,
+            surrogate_alpha=surrogate_alpha,
+            detach_reset=detach_reset,
+        )
         self.blocks = nn.ModuleList(
             DelayBlock(synapses(*pair), neuron(), dropout)
             for pair in zip([in_features, *widths], widths, strict=False)
