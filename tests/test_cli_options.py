@@ -51,7 +51,7 @@ def test_rounding_costs_what_live_was_better(capsys, test, valid, said):
 
 
 def test_a_flag_wins_over_set_and_both_over_the_recipe():
-    recipe = resolve_recipe(None, None, ["epochs=3", "tau=4.0"], {"epochs": 5, "seed": None})
+    recipe = resolve_recipe(None, ["epochs=3", "tau=4.0"], {"epochs": 5, "seed": None})
     assert (recipe.epochs, recipe.tau, recipe.dataset) == (5, 4.0, "synthetic")
 
 
@@ -61,7 +61,7 @@ def test_a_flag_left_out_is_the_recipes_and_its_help_says_so(command, tmp_path):
     file.write_text('dataset = "shd"\nprotocol = "last"\nseed = 7\nepochs = 2\ndelays = "fixed"\n')
     flags = ["dataset", "protocol", "epochs"]
     flags += ["seed", "delays"] if command == "train" else []
-    recipe = resolve_recipe(str(file), None, None, dict.fromkeys(flags))
+    recipe = resolve_recipe(str(file), None, dict.fromkeys(flags))
     kept = (recipe.dataset, recipe.protocol, recipe.seed, recipe.epochs, recipe.delays)
     assert kept == ("shd", "last", 7, 2, "fixed")
     known = {p.name: p for p in get_command(app).commands[command].params}

@@ -113,7 +113,7 @@ def compare_command(
         study, folder = _stored_study(out, arms, seeds, axis, any(g is not None for g in given))
     else:
         flags = {"dataset": dataset, "epochs": epochs, "protocol": protocol}
-        study = _new_study(resolve_recipe(recipe, dataset, settings, flags), arms, seeds, axis)
+        study = _new_study(resolve_recipe(recipe, settings, flags), arms, seeds, axis)
         folder = out or default_folder(f"compare-{study.recipe.dataset}")
     check_folder(folder, resume)
     cells = make_cells(study, data_dir)

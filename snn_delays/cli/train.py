@@ -12,7 +12,7 @@ from rich.markup import escape
 from snn_delays.cli import options as opt
 from snn_delays.cli.console import TerminalReporter, console, duration, percent
 from snn_delays.cli.data import fetch_data
-from snn_delays.config import Dataset, Recipe, load_recipe, parse_overrides
+from snn_delays.config import Recipe, load_recipe, parse_overrides
 from snn_delays.data.sources import DATA_DIR, find_source, is_missing
 from snn_delays.errors import DataError, Interrupted, MachineFault, RunError
 from snn_delays.runs import RunFolder, default_folder
@@ -106,7 +106,7 @@ def train_command(
         source = str(RunFolder(init).recipe_path())
     if resume and source is None and out is not None:
         source = str(RunFolder(out).recipe_path())
-    resolved = resolve_recipe(source, dataset, settings, given)
+    resolved = resolve_recipe(source, settings, given)
     if init is not None and "sigma_start" not in parse_overrides(settings or []):
         # The kernels of a trained network are narrow, and stay so.
         resolved = resolved.model_copy(update={"sigma_start": resolved.sigma_floor})
@@ -135,15 +135,10 @@ def offer_to_fetch(dataset: str, data_dir: Path | None, quiet: bool) -> None:
             fetch_data(dataset, folder, quiet)
 
 
-def resolve_recipe(
-    source: str | None,
-    dataset: Dataset | None,
-    settings: list[str] | None,
-    given: dict[str, Any],
-) -> Recipe:
+def resolve_recipe(source: str | None, settings: list[str] | None, given: dict[str, Any]) -> Recipe:
     """The recipe of `source` (else of the data set), with `--set` and the given flags on top."""
     flags = {k: v for k, v in given.items() if v is not None}
-    name = (dataset or "synthetic") if source is None else source
+    name = flags.get("dataset", "synthetic") if source is None else source
     return load_recipe(name, {**parse_overrides(settings or []), **flags})
 
 
