@@ -106,7 +106,7 @@ def _table(layer: Layer) -> _Table:
         output_type="uint8_t" if isinstance(neuron, LIF) else "snn_real",
         weights=_numbers(weights if scale is None else weights.astype(np.int64)),
         delays=_numbers(delays),
-        scale="" if scale is None else _numbers(np.broadcast_to(scale, layer.out_features)),
+        scale="" if scale is None else _numbers(scale),
         bias=_numbers(layer.bias),
         tau=_tau(neuron.tau),
         rest=repr(float(neuron.rest)),
