@@ -1,4 +1,4 @@
-"""What the engine refuses: arrays that are not an input, and numbers that sums could overflow.
+"""What the engine refuses: arrays that are no input, sums that overflow, too little memory.
 
 So every voltage and score is finite, whatever spikes arrive, and nothing needs a look afterwards.
 """
