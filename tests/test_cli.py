@@ -18,7 +18,6 @@ from snn_delays.export import export_run
 from snn_delays.nn import round_delays
 from snn_delays.training.assembly import load_split, load_trained
 from snn_delays.training.epoch import Trainer
-from snn_delays.training.reporting import Reporter
 
 
 def test_train_leaves_a_finished_folder_and_says_how_good_it_is(call, tmp_path):
@@ -294,16 +293,6 @@ def test_module_and_script_are_the_same():
         [sys.executable, "-m", "snn_delays", "--version"], capture_output=True, text=True
     )
     assert done.stdout.startswith("snn-delays 0.")
-
-
-def test_the_silent_reporter_says_nothing(capsys):
-    reporter = Reporter()
-    reporter.message("x")
-    reporter.start(1, 0, 1)
-    reporter.batch(1, 1)
-    reporter.epoch({})
-    reporter.stop()
-    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])

@@ -310,14 +310,6 @@ def test_it_prints_on_paper_with_nothing_cut_off(browser, report):
     page.close()
 
 
-def test_runs_that_were_tested_and_others_that_were_not_are_not_compared(study):
-    cells, _, outcome, _ = study
-    (job, summary), *others = outcome.finished
-    mixed = [(job, {**summary, "test_accuracy": None}), *others]
-    with pytest.raises(RunError, match=r"1 of 4 runs were not tested. Delete summary.json and"):
-        collect(cells, mixed)
-
-
 def test_tables_hold_means_over_seeds_and_the_change_by_rounding(study):
     cells, _, outcome, _ = study
     for result in collect(cells, outcome.finished).cells:

@@ -154,7 +154,9 @@ def test_a_run_that_answers_nothing_right_was_tested_all_the_same(finished):
 
 def test_runs_that_were_not_tested_are_named(finished):
     runs = [finished("none", 0, [1, 0]), finished("none", 1, [1, 0], split="valid")]
-    with pytest.raises(RunError, match=r"1 of 2 runs .* Not tested: none-seed1\.$"):
+    with pytest.raises(
+        RunError, match=r"1 of 2 runs .* Delete summary.json .* Not tested: none-seed1\.$"
+    ):
         collect([cell("none")], runs)
     assert collect([cell("none")], runs[1:]).split == "valid"
 

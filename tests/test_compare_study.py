@@ -294,12 +294,3 @@ def test_every_column_of_the_results_is_the_figure_of_its_name(study, tmp_path):
     assert (row.pop("delays"), row.pop("tau"), row.pop("protocol")) == ("dendritic", "2", "mine")
     assert {"test_accuracy", "test_accuracy_live", "valid_accuracy", "seed"} < set(row)
     assert row == {key: str(summary[key]) for key in row}
-
-
-def test_runs_that_read_different_files_are_not_compared(study):
-    cells, _, outcome, _ = study
-    *most, (job, summary) = outcome.finished
-    first, *others = summary["files"]
-    other = {**summary, "files": [{**first, "sha256": "ab" * 32}, *others]}
-    with pytest.raises(RunError, match=r"was trained on another synthetic_train\.h5 than"):
-        collect(cells, [*most, (job, other)])

@@ -8,16 +8,15 @@ from tiny import tiny_recipe, tiny_run
 
 from snn_delays.errors import MissingSplitError, RecipeError, RunError, TrainingError
 from snn_delays.evaluation import evaluate
-from snn_delays.nn import delay_layers, round_delays
+from snn_delays.nn import round_delays
 from snn_delays.runs import RunFolder
 from snn_delays.system.atomic import locked
 from snn_delays.training import assembly
 from snn_delays.training import epoch as one_epoch
 from snn_delays.training import loop as training
-from snn_delays.training.assembly import load_split, load_trained, network_from_recipe, start_from
+from snn_delays.training.assembly import load_split, load_trained
 from snn_delays.training.checkpoint import load_tensors
 from snn_delays.training.epoch import seed_of
-from snn_delays.training.progress import Progress
 from snn_delays.training.reporting import Reporter
 
 TIMES = ("train_seconds", "samples_per_second")
@@ -177,13 +176,6 @@ def test_with_frozen_weights_only_delays_move_and_a_stopped_run_goes_on(tmp_path
     assert {n.rsplit(".", 1)[1] for n in moved} - measured == {"delay"}
 
 
-def test_the_first_epoch_is_the_best_so_far_though_nothing_was_right():
-    splits = assembly.Splits(None, object(), None, None)
-    history = [{"valid_accuracy": 0.0}]
-    assert training._is_best(Progress(history=history), splits)
-    assert not training._is_best(Progress(history=2 * history), splits)
-
-
 def test_memory_is_asked_for_no_more_clips_than_there_are(tmp_path, monkeypatch):
     asked = []
 
@@ -327,15 +319,6 @@ def test_gradient_clipping_and_options_train(tmp_path):
     assert summary["synapses"] == 2 * (40 * 8 + 8 * 10)
 
 
-def test_a_run_to_start_from_is_kept_within_the_delays_allowed(trained):
-    folder, _ = trained
-    net = network_from_recipe(tiny_recipe(max_delay=3), 40, 10)
-    start_from(net, str(folder.path))
-    for layer in delay_layers(net).values():
-        assert layer.delay.min() >= 0
-        assert layer.delay.max() == 3
-
-
 def test_learning_learns(tmp_path):
     """A few epochs of a small network are far above the ten percent of chance."""
     _, summary = tiny_run(tmp_path / "run", hidden=[16], epochs=6, batch_size=64)
@@ -358,14 +341,6 @@ def test_a_damaged_model_is_one_sentence(tmp_path, trained, damage):
         load_trained(folder)
     with pytest.raises(RunError, match="is not finished"):
         folder.summary()
-
-
-def test_the_summary_has_the_figures_of_the_chosen_epoch(trained):
-    folder, summary = trained
-    chosen = folder.read_metrics()[summary["chosen_epoch"] - 1]
-    assert summary["chosen_epoch"] > 1
-    for figure in ("train_loss", "train_accuracy", "valid_accuracy", "valid_accuracy_live"):
-        assert summary[figure] == chosen[figure]
 
 
 def test_a_run_keeps_its_folder_to_itself_until_it_is_tested(tmp_path, monkeypatch):

@@ -76,13 +76,14 @@ def test_arms_without_learned_delays_start_from_whole_ones_of_the_run(trained):
                 assert torch.equal(layer.start_delay, layer.delay)
 
 
-def test_a_run_to_start_from_is_kept_within_the_delays_of_its_quantization(trained):
+@pytest.mark.parametrize("limit", [{"max_delay": 2}, {"quantization": {"max_delay": 2}}])
+def test_a_run_to_start_from_is_kept_within_the_delays_allowed(trained, limit):
     folder, _ = trained
-    recipe = tiny_recipe(quantization={"max_delay": 2})
-    net = network_from_recipe(recipe, 40, 10)
+    net = network_from_recipe(tiny_recipe(**limit), 40, 10)
     start_from(net, str(folder.path))
     for layer in delay_layers(net).values():
-        assert layer.delay.max() <= 2
+        assert layer.delay.min() >= 0
+        assert layer.delay.max() == 2
         assert layer.start_delay.max() <= 2
 
 
