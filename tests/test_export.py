@@ -69,17 +69,13 @@ def test_engine_and_pytorch_agree_spike_for_spike(name):
 
 
 @torch.no_grad()
-def test_whole_test_split_of_a_trained_network(trained):
-    """Same classes, same hidden spikes on every test clip; the margin in float32 is reported."""
+def test_float32_is_about_as_good_on_the_test_split_and_its_margin_is_reported(trained):
+    """`test_exactness` looks at every spike."""
     folder, summary = trained
     net, recipe, _ = load_trained(folder)
     data = load_split(recipe, "test", None)
     network = nf.load_network(folder.network_file)
     x, _ = data.batch(torch.arange(len(data)))
-    expected = round_delays(net).double().simulate(x.double())
-    result = Engine(network).run(x.transpose(0, 1).numpy())
-    np.testing.assert_array_equal(result.spikes[0], expected.spikes[0].transpose(0, 1).numpy())
-    np.testing.assert_array_equal(result.classes, expected.scores.argmax(1).numpy())
     engine32 = Engine(network, np.float32)
     low = engine32.run(x.transpose(0, 1).numpy())
     assert 0 < low.margin < 1e-2
