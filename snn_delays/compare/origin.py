@@ -14,7 +14,7 @@ from snn_delays.compare.plan import ARMS, Study
 from snn_delays.compare.results import Results
 from snn_delays.compare.sections import Section, Table
 from snn_delays.compare.wording import percent, recipe_text
-from snn_delays.config import changes
+from snn_delays.config import OWN_VALID, changes
 from snn_delays.data.sources import Source, find_source
 from snn_delays.runs import Record
 
@@ -28,7 +28,6 @@ def data(study: Study, results: Results) -> Section:
     unknown = not _from_its_source(source, files)
     official = "official " if unknown else ""
     splits = ("train", "valid", "test")
-    own_valid = "valid" in source.files or source.folder
     rows = [
         ["what", f"{'In the layout of: ' if unknown else ''}{source.description}"],
         ["files read", "; ".join(map(_file_text, files)) or "not recorded"],
@@ -44,7 +43,7 @@ def data(study: Study, results: Results) -> Section:
         [
             "held-out speakers",
             "–"
-            if own_valid or study.recipe.protocol != "valid"  # or trained on too
+            if source.name in OWN_VALID or study.recipe.protocol != "valid"  # or trained on too
             else _each(", ".join(map(str, recipe.valid_speakers)) or "–" for recipe in recipes),
         ],
         [
