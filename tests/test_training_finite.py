@@ -120,9 +120,16 @@ def test_a_run_goes_on_with_the_optimisers_of_the_device_it_is_on(fused):
         assert all(p.isfinite().all() for p in other[0].parameters())
 
 
-def test_a_run_that_does_not_wait_stops_at_the_end_of_the_epoch(tmp_path, monkeypatch):
-    monkeypatch.setattr(one_epoch, "FiniteCheck", partial(FiniteCheck, waits=False))
-    monkeypatch.setattr(training, "Optimisation", partial(Optimisation, fused=True))
+@pytest.mark.parametrize(
+    ("waits", "said", "batches"),
+    [
+        (True, r"nan in epoch 2, batch 3; largest gradients: .*weight.* kept in last\.ckpt", 11),
+        (False, "not finite in epoch 2, batch 3", 16),  # both epochs to their end
+    ],
+)
+def test_a_run_stops_and_keeps_the_last_epoch(tmp_path, monkeypatch, waits, said, batches):
+    monkeypatch.setattr(one_epoch, "FiniteCheck", partial(FiniteCheck, waits=waits))
+    monkeypatch.setattr(training, "Optimisation", partial(Optimisation, fused=not waits))
     folder = RunFolder(tmp_path / "run")
     real = one_epoch.F.cross_entropy
     calls = []
@@ -132,9 +139,9 @@ def test_a_run_that_does_not_wait_stops_at_the_end_of_the_epoch(tmp_path, monkey
         return real(scores, labels) * (float("nan") if len(calls) == 11 else 1.0)
 
     monkeypatch.setattr(one_epoch.F, "cross_entropy", poisoned)
-    with pytest.raises(TrainingError, match="not finite in epoch 2, batch 3"):
+    with pytest.raises(TrainingError, match=said):
         training.train(tiny_recipe(epochs=3), folder)
-    assert len(calls) == 16  # both epochs to their end
+    assert len(calls) == batches
     tensors, facts = load_tensors(folder.checkpoint_file)
     assert len(facts["history"]) == 1
     assert all(t.isfinite().all() for t in tensors.values())
