@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
@@ -26,7 +25,6 @@ from rich.progress import (
 from rich.table import Column
 
 from snn_delays.data.download import DownloadReporter
-from snn_delays.errors import SnnDelaysError
 from snn_delays.training.reporting import Reporter
 from snn_delays.watching import watched
 
@@ -45,16 +43,6 @@ def console() -> Console:
 def error_console() -> Console:
     """Standard error."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-def check_picture(option: str, path: Path) -> None:
-    """Refuse a name that says another kind of picture than is written.
-
-    Raises:
-        SnnDelaysError: naming the option.
-    """
-    if path.suffix != ".png":
-        raise SnnDelaysError(option, "a file name that ends in .png", path)
 
 
 def percent(share: float | None) -> str:

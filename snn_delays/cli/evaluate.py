@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from snn_delays.cli import options as opt
-from snn_delays.cli.console import check_picture, console, percent
+from snn_delays.cli.console import console, percent
 from snn_delays.config import Dataset
 from snn_delays.errors import SnnDelaysError
 from snn_delays.runs import RunFolder
@@ -66,7 +66,7 @@ def evaluate_command(
     if plot is not None:
         if not variants:
             raise SnnDelaysError("--plot is a picture of variants", remedy="Add --variant.")
-        check_picture("--plot", plot)
+        opt.check_picture("--plot", plot)
     if not target.exists():
         raise SnnDelaysError(
             f"{target} does not exist", remedy="Name a run folder or a network.json."

@@ -12,6 +12,7 @@ import typer
 
 from snn_delays.cli.console import LoopWatcher, error_console
 from snn_delays.config import Dataset, Protocol
+from snn_delays.errors import SnnDelaysError
 from snn_delays.watching import watched
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -37,6 +38,16 @@ def add_command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
         return command
 
     return add
+
+
+def check_picture(option: str, path: Path) -> None:
+    """Refuse a name that says another kind of picture than is written.
+
+    Raises:
+        SnnDelaysError: naming the option.
+    """
+    if path.suffix != ".png":
+        raise SnnDelaysError(option, "a file name that ends in .png", path)
 
 
 NetworkArgument = Annotated[Path, typer.Argument(help="A network.json, or network.json.gz.")]

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from snn_delays.cli import options as opt
-from snn_delays.cli.console import check_picture, console
+from snn_delays.cli.console import console
 from snn_delays.errors import DataError, SnnDelaysError
 from snn_delays.runs import RunFolder
 
@@ -37,7 +37,7 @@ def plot_command(
     if data is not None:
         clip = clip or 0
         path = output or Path(f"clip-{clip}.png")
-        check_picture("-o", path)
+        opt.check_picture("-o", path)
         _plot_clip(source, data, clip, path)
         console().print(escape(str(path)))
         return
