@@ -14,6 +14,8 @@ from snn_delays.data import fetch as fetch_module
 from snn_delays.data.download import Archive, DownloadReporter
 from snn_delays.data.fetch import fetch, unpack
 from snn_delays.data.hdf5 import write_events
+from snn_delays.data.presence import GSC_CLIPS
+from snn_delays.data.sources import SOURCES
 from snn_delays.system.atomic import locked
 
 pytest.importorskip("fcntl", reason="folders cannot be locked here")
@@ -50,6 +52,16 @@ def test_a_second_fetch_waits_for_the_first(tmp_path, monkeypatch):
     waiting, there = listener.messages
     assert waiting == f"Another process is fetching into {tmp_path}; waiting for it"
     assert there == f"{target} is there already"
+
+
+def test_a_folder_that_is_there_in_part_is_not_taken_for_the_whole(tmp_path, monkeypatch):
+    archive = Archive("http://127.0.0.1:9/speech_commands_v0.02.tar.gz", "md5:abc", 1)
+    monkeypatch.setattr(fetch_module, "archives", lambda name: [archive])
+    folder, listener = tmp_path / SOURCES["gsc"].folder, Listener()
+    (folder / "yes").mkdir(parents=True)
+    (folder / "yes" / "a_nohash_0.wav").touch()
+    assert fetch("gsc", tmp_path, reporter=listener) == [folder]
+    assert f"already (in part, 1 of {GSC_CLIPS} recordings); delete it" in listener.messages[-1]
 
 
 def test_what_a_killed_unpacking_left_is_removed(tmp_path):

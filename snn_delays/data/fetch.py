@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from snn_delays.data.cache import expanded
 from snn_delays.data.download import Archive, DownloadReporter, by_hand, download
-from snn_delays.data.presence import is_damaged
+from snn_delays.data.presence import count_recordings, is_damaged
 from snn_delays.data.sources import Source, find_source, sidecar
 from snn_delays.errors import DataError, DataWriteError, RunError, install
 from snn_delays.system.atomic import leftovers, locked, replacing, write_text
@@ -150,7 +150,10 @@ def _have(
         find_source(name).folder or archive.filename.removesuffix(".zip")
     )  # a folder of recordings, or one file
     if target.exists() and not is_damaged(target):
-        reporter.message(f"{target} is there already")
+        there = f"{target} is there already"
+        if target.is_dir():
+            there += f" ({count_recordings(target)}); delete it to fetch it anew"
+        reporter.message(there)
         return target
     if target.exists():
         reporter.message(f"{target} is damaged and is fetched again")

@@ -83,9 +83,13 @@ def is_damaged(path: Path) -> bool:
 
 def _recordings(source: Source, data_dir: str | os.PathLike[str]) -> str:
     try:
-        place = find_folder(data_dir, source)
+        return count_recordings(find_folder(data_dir, source))
     except MissingSplitError:
         return "missing"
+
+
+def count_recordings(place: Path) -> str:
+    """Whether the folder of Google Speech Commands is complete, and how many recordings it has."""
     clips = sum(
         "_nohash_" in name and name.endswith(".wav")
         for child in place.iterdir()
