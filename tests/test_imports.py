@@ -47,7 +47,7 @@ def test_imports_are_light(code, absent):
 
 
 def test_the_engine_runs_on_what_its_page_installs():
-    root = PACKAGE.parent
+    root = Path(__file__).parents[1]
     page = (root / "scripts/docs/howto/engine.md").read_text("utf-8")
     installed = re.search(r"`pip install ([\w ]+) && pip install --no-deps", page).group(1).split()
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
