@@ -95,7 +95,7 @@ def test_pictures_are_small_and_have_alt_text_and_the_captions_their_script_wrot
 def test_top_level_is_the_fixed_one():
     allowed = {"pyproject.toml", "snn_delays", "datasets", "models", "scripts", "tests"}
     allowed |= {"README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "PERFORMANCE.md"}
-    allowed |= {"RELIABILITY.md", "CITATION.cff", "build", "runs", "dist"}
+    allowed |= {"RELIABILITY.md", "CITATION.cff", "build", "runs", "dist", "data"}
     allowed |= {"PKG-INFO"}  # of an unpacked source distribution
     found = {p.name for p in ROOT.iterdir() if not p.name.startswith(".")}
     assert {n for n in found - allowed if not n.endswith(".egg-info")} == set()
