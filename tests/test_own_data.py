@@ -11,7 +11,8 @@ from test_cli_verify import fake_report
 from tiny import tiny_recipe
 
 from snn_delays import data, load_trained
-from snn_delays.compare import study
+from snn_delays.compare import study, workers
+from snn_delays.compare.jobs import attempt
 from snn_delays.data.events import EventStore
 from snn_delays.data.hdf5 import read_events, write_events
 from snn_delays.data.inspect import describe
@@ -245,7 +246,9 @@ def test_an_init_run_gives_its_recipe_for_other_data_too(folder, call, tmp_path)
         assert torch.equal(layer.start_delay, layer.delay)
 
 
-def test_a_study_does_not_mix_data(folder, spikes, call, tmp_path):
+def test_a_study_does_not_mix_data(folder, spikes, call, tmp_path, monkeypatch):
+    here = lambda jobs, **_: ((job, attempt(job)) for job in jobs)  # noqa: E731
+    monkeypatch.setattr(workers, "run_locally", here)
     out = tmp_path / "study"
     words = ("--delays", "fixed,learned", "--seeds", 1, "--workers", 1, "--out", out, *WORDS)
     assert call("compare", "--dataset", "ssc", "--data-dir", folder, *words)[0] == 0
