@@ -326,7 +326,11 @@ def changes(recipe: Recipe) -> dict[str, Any] | None:
     if recipe.name not in recipe_names():
         return None
     built_in, own = _flat(load_recipe(recipe.name)), _flat(recipe)
-    none = {"seed", "valid_speakers"} if recipe.dataset in OWN_VALID else {"seed"}
+    none = {"seed"}
+    if recipe.dataset in OWN_VALID or recipe.protocol != "valid":
+        none.add("valid_speakers")
+    if recipe.dataset != "gsc":
+        none.add("features")
     return {k: v for k, v in own.items() if v != built_in[k] and k not in none}
 
 
