@@ -162,7 +162,10 @@ class RunFolder:
 
     def settings(self) -> Recipe:
         """The recipe that the finished run was trained with, as its summary tells it."""
-        return make_recipe(self.summary()["settings"], f"settings of {self.path}")
+        fields, where = self.summary()["settings"], f"`settings` in {self.summary_file}"
+        if not isinstance(fields, dict):
+            raise RunError(where, "a JSON object", type(fields).__name__, self.how_to_mend())
+        return make_recipe(fields, where)
 
     def check_recipe(self) -> None:
         """Check that the recipe of a finished run was not edited since; `name` and `init` may be.

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from tiny import FLAGS, tiny_recipe
 
-from snn_delays import runs
-from snn_delays.errors import RunError
+from snn_delays import load_trained, runs
+from snn_delays.errors import RunError, SnnDelaysError
 from snn_delays.provenance import processor
 from snn_delays.runs import RunFolder
 from snn_delays.system.atomic import locked
@@ -95,6 +95,13 @@ def test_a_finished_run_does_not_go_on_with_the_recipe_it_was_edited_to(copied):
     for recipe in (edited, copied.settings()):
         with pytest.raises(RunError, match=r"another recipe \(different: .*seed\)"):
             copied.check(recipe, resume=True)
+
+
+@pytest.mark.parametrize("settings", [3, None, ["hidden"], {"hidden": "x"}])
+def test_settings_of_a_damaged_summary_are_named(copied, settings):
+    copied.write_summary(copied.summary() | {"settings": settings})
+    with pytest.raises(SnnDelaysError, match=r"`settings` in .*summary.json"):
+        load_trained(copied)
 
 
 def test_half_written_files_are_removed_and_no_others(tmp_path):
