@@ -194,8 +194,18 @@ class DelaySNN(nn.Module):
         self.score_kind: Readout = readout
 
     def hidden_blocks(self) -> list[DelayBlock]:
-        """The hidden layers, from the input up."""
-        return [block for block in self.blocks if isinstance(block, DelayBlock)]
+        """The hidden layers, from the input up.
+
+        Raises:
+            SnnDelaysError: one of them is something else, such as a wrapper of torch.compile.
+        """
+        blocks = []
+        for i, block in enumerate(self.blocks):
+            if not isinstance(block, DelayBlock):
+                where = f"`blocks.{i}` of the network"
+                raise SnnDelaysError(where, "a DelayBlock", type(block).__name__)
+            blocks.append(block)
+        return blocks
 
     def simulate(
         self, x: Tensor, mask: Tensor | None = None, share: Share | None = None

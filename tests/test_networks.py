@@ -235,3 +235,12 @@ def test_the_largest_potential_may_be_negative():
     v = -1 - torch.rand(6, 2, 3)
     mask = torch.tensor([1, 1, 0, 1, 0, 0]).bool()
     assert torch.equal(class_scores(v, "max", mask), v[[0, 1, 3]].amax(0))
+
+
+def test_a_wrapped_hidden_layer_is_not_passed_over():
+    """torch.compile of one layer gives another module; without it, answers came from the others."""
+    net = network()
+    net.blocks[0] = torch.compile(net.blocks[0])
+    for use in (net.hidden_blocks, lambda: net(clips())):
+        with pytest.raises(SnnDelaysError, match=r"`blocks\.0` .* must be a DelayBlock"):
+            use()
