@@ -227,14 +227,17 @@ def gpus_of_tasks(monkeypatch, device, resources, folder):
         given.append(job.device)
         return 0
 
-    def options(name, num_gpus):
-        given.append(num_gpus)
-        return SimpleNamespace(remote=remote)
+    def declared(num_gpus, **_):  # in `options`, Ray would take one process for many tasks
+        def options(name):
+            given.append(num_gpus)
+            return SimpleNamespace(remote=remote)
+
+        return lambda task: SimpleNamespace(options=options)
 
     ray = SimpleNamespace(
         nodes=lambda: [{"Resources": {"CPU": 4}, "Alive": True}],
         cluster_resources=lambda: resources,
-        remote=lambda **_: lambda task: SimpleNamespace(options=options),
+        remote=declared,
         wait=lambda tasks, num_returns: (tasks, []),
         shutdown=lambda: None,
     )

@@ -76,10 +76,16 @@ def run_on_ray(
         for job in jobs:
             if job.device.startswith("cuda") and not with_gpu:  # would wait for ever too
                 raise SnnDelaysError("--device", "auto or cpu: the cluster has no GPU", job.device)
-        task = ray.remote(num_cpus=threads, max_retries=ATTEMPTS - 1)(_run_elsewhere)
+        # A GPU is asked for here, not in `options`: only so does Ray make a process for each task.
+        # One that had a fault of CUDA, or another GPU, is of no use.
+        without, with_one = (
+            ray.remote(num_cpus=threads, num_gpus=n, max_retries=ATTEMPTS - 1)(_run_elsewhere)
+            for n in (0, 1)
+        )
         pending = {}
         for job in jobs:
-            own = task.options(name=job.name, num_gpus=int(job.device.startswith(with_gpu)))
+            task = with_one if job.device.startswith(with_gpu) else without
+            own = task.options(name=job.name)
             pending[own.remote(_portable(job), pack(job.folder), threads)] = job
         while pending:
             (done,), _ = ray.wait(list(pending), num_returns=1)
