@@ -377,3 +377,18 @@ def test_a_network_that_ran_cannot_be_changed_behind_its_engine(tmp_path):
     changed = network.model_copy(update={"layers": layers})
     assert not changed.run(x).output.any()
     assert (network.run(x).scores == before).all()
+    layers[-1].model_copy(update={"bias": last.bias + 1}, deep=True)
+    assert changed.layers[-1].bias.max() == 0  # pydantic 2.11 would have changed the layer itself
+
+
+def test_a_copy_of_a_layer_is_checked_and_read_only_too():
+    """Delays beyond the ends were read from where they led, and changes in place went unseen."""
+    layer, weights = parse(document()).layers[0], np.ones_like(parse(document()).layers[0].weights)
+    copied = layer.model_copy(update={"weights": weights})
+    weights[:] = 0
+    assert copied.weights.all()
+    with pytest.raises(ValueError, match="read-only"):
+        copied.weights[:] = 0
+    for field, value in (("delays", layer.delays + 1000), ("weights", weights * np.nan)):
+        with pytest.raises(ValueError, match="must be a"):
+            layer.model_copy(update={field: value})

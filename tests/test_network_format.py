@@ -51,10 +51,11 @@ def test_networks_can_be_compared() -> None:
     network, same = parse(document()), parse(document())
     assert network == same
     first, *others = network.layers
-    scale = np.ones(first.out_features)
-    for update in ({"weights": 2 * first.weights}, {"max_delay": 9}, {"weight_scale": scale}):
+    for update in ({"weights": 2 * first.weights}, {"max_delay": 9}):
         layers = [first.model_copy(update=update), *others]
         assert network != network.model_copy(update={"layers": layers})
+    whole = first.model_copy(update={"weights": np.rint(first.weights)})
+    assert whole != whole.model_copy(update={"weight_scale": np.ones(first.out_features)})
     assert first != "a layer"
 
 

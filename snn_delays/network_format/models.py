@@ -6,7 +6,7 @@ A bad value raises pydantic's ValidationError; `files.parse` turns it into one s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
@@ -244,6 +244,10 @@ class Layer(_Part):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         return self  # nothing of it changes; a copy of the arrays could be written to
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields changed, which are checked as those of a file; always deep."""
+        return type(self).model_validate({**dict(self), **(update or {})})
 
 
 def _sizes(info: ValidationInfo) -> tuple[int, int, int] | None:
