@@ -254,11 +254,11 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
 
 def refuse_unused(recipe: Recipe, overrides: Mapping[str, Any]) -> None:
     """Refuse to change a field at which the recipe's data set or protocol does not look."""
-    name = recipe.dataset
-    if name in OWN_VALID and overrides.get("valid_speakers"):
+    name, held_out = recipe.dataset, "valid_speakers" in overrides and recipe.valid_speakers
+    if name in OWN_VALID and held_out:
         fault = f"`valid_speakers` has no effect on {name}, which has valid clips of its own"
         raise RecipeError(fault, remedy="Split speakers where its files are made.")
-    if recipe.protocol != "valid" and overrides.get("valid_speakers"):
+    if recipe.protocol != "valid" and held_out:
         fault = f"`valid_speakers` has no effect with protocol {recipe.protocol}"
         raise RecipeError(fault, remedy="It trains on all speakers of the training file.")
     if name != "gsc" and overrides.get("features", "mel140") != "mel140":

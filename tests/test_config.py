@@ -1,5 +1,6 @@
 """Recipes: built-in ones load, overrides apply, and every mistake is named."""
 
+import numpy as np
 import pytest
 
 from snn_delays.config import (
@@ -146,7 +147,7 @@ def test_a_field_at_which_the_data_do_not_look_is_not_changed_in_vain(source, fi
 @pytest.mark.parametrize("protocol", ["last", "paper"])
 def test_speakers_who_are_trained_on_are_not_held_out_in_vain(protocol):
     with pytest.raises(RecipeError, match=f"`valid_speakers` has no effect with.* {protocol}"):
-        load_recipe("shd", {"protocol": protocol, "valid_speakers": [0, 1]})
+        load_recipe("shd", {"protocol": protocol, "valid_speakers": np.array([0, 1])})
     assert load_recipe("shd", {"protocol": protocol}).valid_speakers == (9, 11)
 
 
