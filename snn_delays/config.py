@@ -254,15 +254,21 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
 
 def refuse_unused(recipe: Recipe, overrides: Mapping[str, Any]) -> None:
     """Refuse to change a field at which the recipe's data set or protocol does not look."""
-    name, held_out = recipe.dataset, "valid_speakers" in overrides and recipe.valid_speakers
-    if name in OWN_VALID and held_out:
-        fault = f"`valid_speakers` has no effect on {name}, which has valid clips of its own"
-        raise RecipeError(fault, remedy="Split speakers where its files are made.")
-    if recipe.protocol != "valid" and held_out:
-        fault = f"`valid_speakers` has no effect with protocol {recipe.protocol}"
-        raise RecipeError(fault, remedy="It trains on all speakers of the training file.")
-    if name != "gsc" and overrides.get("features", "mel140") != "mel140":
-        raise RecipeError(f"`features` has no effect on {name}, which holds spikes")
+    for key, reason in _unused(recipe).items():
+        if key in overrides and getattr(recipe, key) not in ((), "mel140"):
+            raise RecipeError(f"`{key}` has no effect {reason}", remedy="Leave it out.")
+
+
+def _unused(recipe: Recipe) -> dict[str, str]:
+    """The fields at which the recipe's data set or protocol does not look, and why."""
+    unused, name = {}, recipe.dataset
+    if recipe.protocol != "valid":
+        unused["valid_speakers"] = f"with protocol {recipe.protocol}, which trains on all speakers"
+    if name in OWN_VALID:
+        unused["valid_speakers"] = f"on {name}, which has valid clips of its own"
+    if name != "gsc":
+        unused["features"] = f"on {name}, which holds spikes"
+    return unused
 
 
 def _merged(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -326,11 +332,7 @@ def changes(recipe: Recipe) -> dict[str, Any] | None:
     if recipe.name not in recipe_names():
         return None
     built_in, own = _flat(load_recipe(recipe.name)), _flat(recipe)
-    none = {"seed"}
-    if recipe.dataset in OWN_VALID or recipe.protocol != "valid":
-        none.add("valid_speakers")
-    if recipe.dataset != "gsc":
-        none.add("features")
+    none = {"seed", *_unused(recipe)}
     return {k: v for k, v in own.items() if v != built_in[k] and k not in none}
 
 
@@ -355,7 +357,8 @@ def parse_overrides(pairs: Iterable[str], option: str = "--set") -> dict[str, An
             raise RecipeError(option, f"key=value, for example {option} epochs=20", repr(pair))
         _check_key(key, option)
         field, _, inner = key.partition(".")
-        value = _parse_value(_default(field, inner), text.strip())
+        default = Recipe.model_fields[field].default
+        value = _parse_value(getattr(default, inner) if inner else default, text.strip())
         if inner:
             table = overrides.setdefault(field, {})
             overrides[field] = {**(table if isinstance(table, dict) else {}), inner: value}
@@ -384,17 +387,10 @@ def _keys() -> list[str]:
     return keys
 
 
-def _default(field: str, inner: str) -> Any:
-    """The default of a field, or of a field inside its table."""
-    default = Recipe.model_fields[field].default
-    return getattr(default, inner) if inner else default
-
-
 def _parse_value(default: Any, text: str) -> Any:
-    many = isinstance(default, tuple)
     if text.lower() == "none" and default is None:
         return None
-    if many and not text.startswith("["):
+    if isinstance(default, tuple) and not text.startswith("["):
         text = f"[{text}]"
     try:
         return tomllib.loads(f"value = {text}")["value"]
