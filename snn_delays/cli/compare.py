@@ -230,7 +230,7 @@ def _report(
         for path in write_report(study, results, outcome.failed, folder):
             output.print(f"Report: [bold]{escape(str(path))}[/]")
     if outcome.failed:
-        listed = "; ".join(f"{job.name}: {error}" for job, error in outcome.failed)
+        listed = " ".join(f"{job.name}: {error}" for job, error in outcome.failed)
         raise TrainingError(
             f"{len(outcome.failed)} of {len(jobs)} runs failed twice: {listed}",
             remedy=f"Try them again with: {_resume_command(jobs, folder)}",
