@@ -13,7 +13,7 @@ from snn_delays import network_format as nf
 from snn_delays.engine import Engine
 from snn_delays.errors import SnnDelaysError
 from snn_delays.evaluation import answer, evaluate
-from snn_delays.export import export_run, run_network, to_network
+from snn_delays.export import _fold, export_run, run_network, to_network
 from snn_delays.networks import DelaySNN
 from snn_delays.neurons import lif
 from snn_delays.nn import DelayLinear, round_delays
@@ -103,6 +103,16 @@ def test_the_file_says_where_it_comes_from_and_reads_back(trained, tmp_path):
     assert delays.shape == (8, 40, 1)
     net, _, _ = load_trained(folder)
     np.testing.assert_array_equal(delays, net.hidden_blocks()[0].synapses.delay.round().detach())
+
+
+def test_batch_norm_is_folded_with_its_eps():
+    """Seen where the variance is no larger than `eps`."""
+    net = awake_network(tiny_recipe()).double()
+    block = net.hidden_blocks()[0]
+    block.norm.running_var.fill_(block.norm.eps)
+    gain, bias = _fold(block)
+    x = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None].expand(5, len(gain))
+    torch.testing.assert_close(x * gain + bias, block.norm.eval()(x))
 
 
 def test_export_does_not_change_the_network():
